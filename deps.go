@@ -1,0 +1,6 @@
+package requestforge
+
+import (
+	_ "github.com/cenkalti/backoff/v4"
+	_ "github.com/hashicorp/go-retryablehttp"
+)
