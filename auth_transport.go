@@ -1,67 +1,622 @@
-// Which requests carry a token, and what happens when one is refused.
+// Which requests carry a token, and what happens when one is refused. Where
+// the tokens come from is pipeline.go's.
 
 package requestforge
 
 import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
 	"net/http"
+	"strings"
+	"sync"
 	"time"
+
+	"github.com/cenkalti/backoff/v4"
+
+	"github.com/requestforge/requestforge/internal/challenge"
+	"github.com/requestforge/requestforge/internal/match"
 )
 
-// AnyOrigin in Origins allows every https origin that the caller itself names.
+// AnyOrigin in Origins allows every https origin that the caller itself
+// names, and plain http ones as far as AllowPlaintext does. A redirect to
+// another origin still goes without the token.
 const AnyOrigin = "*"
 
-// CallerHeader says what to do with a token header that the caller has set.
+// CallerHeader says what to do if the caller has set the token's header, or
+// user information in the URL, itself.
 type CallerHeader int
 
-// The choices.
 const (
+	// KeepCaller sends the request as it is, without a token and without
+	// replay: a signature or an SDK's own credentials stay intact.
 	KeepCaller CallerHeader = iota
+	// ReplaceCaller puts the token in place of the caller's header.
 	ReplaceCaller
+	// RejectCaller is an error from RoundTrip.
 	RejectCaller
 )
 
-// AuthTransport puts a token on requests.
+// AuthTransport puts a token on the requests that may carry one, and replays
+// a request whose token was refused with a new one. It is safe for
+// concurrent use; its fields must not change after the first request.
 type AuthTransport struct {
-	Base           http.RoundTripper
-	Source         TokenSource
-	Header         string
-	ExcludedPaths  []string
-	Origins        []string
+	// Base sends the requests. Nil means http.DefaultTransport, looked up
+	// at each request.
+	Base http.RoundTripper
+
+	// Source supplies the tokens. Required.
+	Source TokenSource
+
+	// Header is the header that carries the token. "" means
+	// Authorization, with the token's type before it; any other header
+	// gets the bare token.
+	Header string
+
+	// ExcludedPaths go without a token: exact paths ("/health"), "*" for
+	// one segment ("/public/*") and, at the end, "**" for one or more
+	// ("/docs/**"). They are matched on the decoded path. A path that
+	// can be read in two ways (%2e%2e, //, a bad escape) is not excluded.
+	ExcludedPaths []string
+
+	// Origins are where the token may go: "https://api.example.com",
+	// with a port if it isn't the scheme's own, "https://*.example.com"
+	// for all subdomains, or AnyOrigin. Required: without, every request
+	// is an error. Both the URL's host and, if set, Request.Host must be
+	// among them.
+	//
+	// Along redirects the token goes to no origin but that of the
+	// caller's own first request, and not back to it after leaving.
+	Origins []string
+
+	// AllowPlaintext lets the token travel over plain http to hosts that
+	// aren't loopback, where anyone on the way can read it.
 	AllowPlaintext bool
-	CallerHeader   CallerHeader
-	Retry          AuthRetryStrategy
-	Refused        func(*http.Response) bool
-	MaxReplayBody  int64
+
+	// CallerHeader says what to do if the caller has set Header, or user
+	// information in the URL, itself. The zero value keeps it.
+	CallerHeader CallerHeader
+
+	// Retry says how often, and after which waits, a refused request is
+	// replayed. Nil means SimpleAuthRetry(1, 0).
+	Retry AuthRetryStrategy
+
+	// Refused reports whether a response means that the token is bad. It
+	// may read up to 64 KiB of the body, which is put back, and must not
+	// keep the response. Nil means 401, unless a Bearer challenge says
+	// insufficient_scope: another token would have no more scope.
+	Refused func(*http.Response) bool
+
+	// MaxReplayBody is how much of a body without GetBody is kept for a
+	// replay, in bytes a request. A body that is larger is sent once. Zero
+	// means 64 KiB; negative means to keep nothing.
+	MaxReplayBody int64
+
+	pathPrefix string // before ExcludedPaths; set by NewTransport
+
+	once  sync.Once
+	rules rules
+	err   error // from check
+}
+
+// defaultReplayBody is what a zero MaxReplayBody means.
+const defaultReplayBody = 64 << 10
+
+// rules is what is derived from an AuthTransport's fields. Immutable.
+type rules struct {
+	origins *match.Origins
+	paths   *match.Paths
+	header  string
+	keep    int64
+	retry   AuthRetryStrategy
 }
 
 // Reason says why a request would, or would not, carry the token.
 type Reason string
 
+// The reasons.
+const (
+	ReasonSend         Reason = "the request carries the token"
+	ReasonNoSource     Reason = "there is no source of tokens"
+	ReasonNoURL        Reason = "the request has no URL, or one without a host; the transport below has its own error for it"
+	ReasonExcludedPath Reason = "the path is excluded"
+	ReasonCallerHeader Reason = "the caller has set the header or user information itself"
+	ReasonOrigin       Reason = "the origin is not among Origins"
+	ReasonRedirect     Reason = "a redirect has left the origin of the caller's own request"
+	ReasonPlaintext    Reason = "the token would travel over plain http"
+	ReasonConfig       Reason = "the transport is configured wrongly"
+)
+
 // Decision is the answer of Explain.
 type Decision struct {
-	Send   bool
+	// Send reports whether the request carries the token.
+	Send bool
+	// Reason is why, or why not.
 	Reason Reason
-	Err    error
+	// Err is the error that RoundTrip returns instead of sending the
+	// request, or nil if it is sent.
+	Err error
 }
 
-// Schedule says how long to wait before the next try; negative: stop.
-type Schedule interface{ NextBackOff() time.Duration }
+var (
+	errPlaintext = errors.New("requestforge: the token would travel over plain http to a host that is not loopback; use https, or set AllowPlaintext")
+	errCaller    = errors.New("requestforge: the request has the token's header, or user information in its URL, set by its caller (CallerHeader is RejectCaller)")
+	errNoOrigins = errors.New("Origins is empty: say where the token may go, for example \"https://api.example.com\"")
+	errNoSource  = errors.New("Source is nil")
+)
 
-// AuthRetryStrategy makes one Schedule a request.
-type AuthRetryStrategy func() Schedule
-
-func SimpleAuthRetry(retries int, delay time.Duration) AuthRetryStrategy { return nil }
-func ExponentialAuthRetry(retries int, base, limit time.Duration) AuthRetryStrategy {
-	return nil
+// Explain says why req would, or would not, carry the token. RoundTrip decides
+// by the same function. Nothing is fetched or sent.
+func (t *AuthTransport) Explain(req *http.Request) Decision {
+	r, err := t.setup()
+	if err != nil {
+		return Decision{Reason: ReasonConfig, Err: err}
+	}
+	reason, err := t.decide(r, req)
+	return Decision{Send: reason == ReasonSend, Reason: reason, Err: err}
 }
-func StaticToken(tok *Token) TokenSource { return nil }
 
-func (t *AuthTransport) Explain(req *http.Request) Decision { return Decision{} }
+// decide is the one place that says which requests carry a token.
+func (t *AuthTransport) decide(r *rules, req *http.Request) (Reason, error) {
+	u := req.URL
+	if u == nil || u.Host == "" && u.Opaque == "" {
+		return ReasonNoURL, nil
+	}
+	if r.paths.Match(u) {
+		return ReasonExcludedPath, nil
+	}
+	if u.User != nil || hasHeader(req.Header, r.header) {
+		switch t.CallerHeader {
+		case RejectCaller:
+			return ReasonCallerHeader, errCaller
+		case KeepCaller:
+			return ReasonCallerHeader, nil
+		}
+	}
+	if !r.origins.Match(u) || req.Host != "" && !r.origins.MatchHost(u.Scheme, req.Host) {
+		return ReasonOrigin, nil
+	}
+	if leftOrigin(req) {
+		return ReasonRedirect, nil
+	}
+	if u.Scheme != "https" && !t.AllowPlaintext && !match.Loopback(u) {
+		return ReasonPlaintext, errPlaintext
+	}
+	return ReasonSend, nil
+}
+
+// leftOrigin reports whether any hop on the way from the caller's own request
+// to req went to another origin than the first.
+func leftOrigin(req *http.Request) bool {
+	for hop := req; hop.Response != nil; {
+		before := hop.Response.Request
+		if before == nil || !match.Same(before.URL, hop.URL) {
+			return true
+		}
+		hop = before
+	}
+	return false
+}
+
+// check reports every mistake in t's fields, joined, each beginning with the
+// field's name.
+func (t *AuthTransport) check() error {
+	_, err := t.compile()
+	return err
+}
+
+func (t *AuthTransport) compile() (rules, error) {
+	var errs []error
+	r := rules{header: "Authorization", keep: t.MaxReplayBody, retry: t.Retry}
+	if t.Source == nil || isNilPointer(t.Source) {
+		errs = append(errs, errNoSource)
+	}
+	if t.Header != "" {
+		if !validHeaderName(t.Header) {
+			errs = append(errs, fmt.Errorf("Header %q is not a header name", t.Header))
+		}
+		r.header = http.CanonicalHeaderKey(t.Header)
+	}
+	if len(t.Origins) == 0 {
+		errs = append(errs, errNoOrigins)
+	}
+	var err error
+	if r.origins, err = match.ParseOrigins(t.Origins); err != nil {
+		errs = append(errs, fmt.Errorf("Origins: %w", err))
+	}
+	if r.paths, err = match.ParsePaths(t.pathPrefix, t.ExcludedPaths); err != nil {
+		errs = append(errs, fmt.Errorf("ExcludedPaths: %w", err))
+	}
+	if t.CallerHeader < KeepCaller || t.CallerHeader > RejectCaller {
+		errs = append(errs, fmt.Errorf("CallerHeader is %d; use KeepCaller, ReplaceCaller or RejectCaller", t.CallerHeader))
+	}
+	if r.keep == 0 {
+		r.keep = defaultReplayBody
+	}
+	if r.retry == nil {
+		r.retry = SimpleAuthRetry(1, 0)
+	}
+	return r, errors.Join(errs...)
+}
+
+// setup compiles the rules on first use.
+func (t *AuthTransport) setup() (*rules, error) {
+	t.once.Do(func() {
+		var err error
+		if t.rules, err = t.compile(); err != nil {
+			t.err = fmt.Errorf("requestforge: AuthTransport: %w", err)
+		}
+	})
+	return &t.rules, t.err
+}
+
+// RoundTrip sends req with a token, if Explain says so, else as it is. Without
+// a token it fails: its error is then the source's, and nothing was sent. If
+// the response means that the token is bad, the source is told, and the
+// request is replayed with another token as often as Retry says; if there is
+// none, or the body can't be sent again, the refusal is returned with its
+// body readable.
 func (t *AuthTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	return t.roundTrip(nil, req)
 }
+
 func (t *AuthTransport) roundTrip(x *exchange, req *http.Request) (*http.Response, error) {
-	return baseOr(t.Base).RoundTrip(req)
+	r, err := t.setup()
+	if err != nil {
+		closeBody(req)
+		return nil, err
+	}
+	reason, err := t.decide(r, req)
+	if err != nil {
+		closeBody(req)
+		return nil, err
+	}
+	base := baseOr(t.Base)
+	if reason != ReasonSend {
+		return passOn(base, x, req, r.keep)
+	}
+	tok, err := token(t.Source, req)
+	if err != nil {
+		closeBody(req)
+		return nil, err
+	}
+	value, err := headerValue(tok, r.header)
+	if err != nil {
+		closeBody(req)
+		return nil, err
+	}
+
+	own := x == nil
+	if own {
+		x = newExchange(req.Context())
+	}
+	out := x.request(req)
+	out.Header = withHeader(req.Header, r.header, value)
+	out.Body = x.begin(req, r.keep)
+	resp, err := forward(base, x, out)
+	if err == nil && t.refused(tok, resp) {
+		if own && x.retrying() {
+			// A foreign layer stands between us and the retry layer
+			// above, which can't know what we send.
+			t.tell(req.Context(), tok)
+		} else {
+			resp, err = t.replay(x, r, req, tok, resp)
+		}
+	}
+	if own {
+		x.body.Finish()
+	}
+	if err != nil {
+		return nil, err
+	}
+	resp.Request = req
+	return resp, nil
 }
+
+// passOn sends a request that carries no token of ours. The layers above may
+// still want to send its body again.
+func passOn(base http.RoundTripper, x *exchange, req *http.Request, keep int64) (*http.Response, error) {
+	if x == nil || x.body.Used() || !oneShot(req) {
+		return forward(base, x, req)
+	}
+	out := x.request(req)
+	out.Body = x.begin(req, keep)
+	resp, err := forward(base, x, out)
+	if err != nil {
+		return nil, err
+	}
+	resp.Request = req
+	return resp, nil
+}
+
+// tell tells the source that tok was refused. An error of Invalidate is its
+// storage's, which has no say in what becomes of this request.
+func (t *AuthTransport) tell(ctx context.Context, tok *Token) {
+	_ = t.Source.Invalidate(ctx, tok)
+}
+
+// replay tells the source that tok was refused and sends req again with other
+// tokens, for as long as one is refused, there is another, and the schedule
+// allows. What it returns is the last response that there was, unread; or the
+// error of a replay, which has cost the response before.
+func (t *AuthTransport) replay(x *exchange, r *rules, req *http.Request, tok *Token, resp *http.Response) (*http.Response, error) {
+	var owed bill
+	ctx := withBill(req.Context(), &owed)
+	for {
+		// Even if this request can't be replayed: others carry the token.
+		t.tell(ctx, tok)
+		next, value := t.another(x, r, req, tok)
+		if next == nil {
+			return resp, nil
+		}
+		body, ok := x.again(req)
+		if !ok {
+			return resp, nil
+		}
+		out := new(http.Request)
+		*out = *req
+		out.Header = withHeader(req.Header, r.header, value)
+		out.Body = body
+		discard(resp)
+		x.replayed()
+		var err error
+		if resp, err = forward(baseOr(t.Base), x, out); err != nil {
+			return nil, err
+		}
+		if tok = next; !t.refused(tok, resp) {
+			if accepts(resp) {
+				owed.refund()
+			}
+			return resp, nil
+		}
+	}
+}
+
+// another waits as the schedule says and returns a token that is not tok, with
+// its header value; nil if there is to be no replay.
+func (t *AuthTransport) another(x *exchange, r *rules, req *http.Request, tok *Token) (*Token, []string) {
+	if x.schedule == nil {
+		if x.schedule = r.retry(); x.schedule == nil {
+			return nil, nil
+		}
+	}
+	wait := x.schedule.NextBackOff()
+	if wait < 0 || !sleep(req, wait) {
+		return nil, nil
+	}
+	next, err := token(t.Source, req)
+	if err != nil || next.AccessToken == tok.AccessToken && next.Type() == tok.Type() {
+		return nil, nil
+	}
+	value, err := headerValue(next, r.header)
+	if err != nil || over(req) {
+		return nil, nil
+	}
+	return next, value
+}
+
+// refused reports whether resp means that tok is bad, and notes on tok if it
+// means the opposite.
+func (t *AuthTransport) refused(tok *Token, resp *http.Response) bool {
+	var refused bool
+	if t.Refused != nil {
+		refused = askRefused(t.Refused, resp)
+	} else {
+		refused = resp.StatusCode == http.StatusUnauthorized && !insufficientScope(resp)
+	}
+	if !refused && accepts(resp) {
+		tok.accept()
+	}
+	return refused
+}
+
+// accepts reports whether resp shows that its token was good.
+func accepts(resp *http.Response) bool {
+	return resp.StatusCode < 400 || insufficientScope(resp)
+}
+
+// insufficientScope reports whether resp says that the token is good but not
+// for this (RFC 6750 §3.1).
+func insufficientScope(resp *http.Response) bool {
+	return (resp.StatusCode == http.StatusUnauthorized || resp.StatusCode == http.StatusForbidden) &&
+		challenge.HasBearerError(resp.Header, "insufficient_scope")
+}
+
+// maxPeek is how much of a body a Refused predicate may read.
+const maxPeek = 64 << 10
+
+// askRefused asks the predicate, and puts back what it read of the body.
+func askRefused(refused func(*http.Response) bool, resp *http.Response) bool {
+	if resp.StatusCode == http.StatusSwitchingProtocols {
+		return refused(&http.Response{Status: resp.Status, StatusCode: resp.StatusCode, Header: resp.Header, Body: http.NoBody, Request: resp.Request})
+	}
+	body := resp.Body
+	peek := &peek{src: body}
+	resp.Body = peek
+	answer := refused(resp)
+	if len(peek.kept) == 0 && peek.err == nil {
+		resp.Body = body
+	} else {
+		resp.Body = &putBack{peek.kept, peek.err, body}
+	}
+	return answer
+}
+
+// peek keeps what is read through it, up to maxPeek bytes, where it ends. Its
+// Close does nothing.
+type peek struct {
+	src  io.Reader
+	kept []byte
+	err  error // of src
+}
+
+func (p *peek) Read(b []byte) (int, error) {
+	if p.err != nil {
+		return 0, p.err
+	}
+	room := maxPeek - len(p.kept)
+	if room == 0 {
+		return 0, io.EOF
+	}
+	n, err := p.src.Read(b[:min(len(b), room)])
+	p.kept = append(p.kept, b[:n]...)
+	p.err = err
+	return n, err
+}
+
+func (p *peek) Close() error { return nil }
+
+// putBack is a body of which the beginning was read already.
+type putBack struct {
+	kept []byte
+	err  error // what came after kept, if src has nothing more
+	io.ReadCloser
+}
+
+func (p *putBack) Read(b []byte) (int, error) {
+	if len(p.kept) > 0 {
+		n := copy(b, p.kept)
+		p.kept = p.kept[n:]
+		return n, nil
+	}
+	if p.err != nil {
+		return 0, p.err
+	}
+	return p.ReadCloser.Read(b)
+}
+
+// readySource is a TokenSource that can say at once, without a context,
+// whether it has a live token.
+type readySource interface {
+	ready(ctx context.Context) *Token
+}
+
+// token asks src for the token of req. It honours req.Cancel beside the
+// context, as the transports of net/http do.
+func token(src TokenSource, req *http.Request) (*Token, error) {
+	ctx := req.Context()
+	if req.Cancel != nil {
+		// http.Client sets Cancel on each request if it has a Timeout,
+		// so the common case has to be cheap.
+		if r, ok := src.(readySource); ok {
+			if tok := r.ready(ctx); tok != nil {
+				return tok, nil
+			}
+		}
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithCancel(ctx)
+		defer cancel()
+		go func() {
+			select {
+			case <-req.Cancel:
+				cancel()
+			case <-ctx.Done():
+			}
+		}()
+	}
+	tok, err := src.Token(ctx)
+	if err == nil && tok == nil {
+		err = errors.New("requestforge: the TokenSource returned neither a token nor an error")
+	}
+	return tok, err
+}
+
+// headerValue is what the header has to hold. It is ready-made on tokens of
+// ours, if they are as we made them.
+func headerValue(tok *Token, header string) ([]string, error) {
+	p := tok.prov
+	if p == nil || p.bare[0] != tok.AccessToken || p.typ != tok.TokenType {
+		if err := tok.validate(); err != nil {
+			return nil, fmt.Errorf("requestforge: the token can't be sent: %w", err)
+		}
+		p = newProvenance(tok)
+	}
+	if header == "Authorization" {
+		return p.authorization, nil
+	}
+	return p.bare, nil
+}
+
+// hasHeader reports whether h has a value for the canonical name, in any
+// spelling: a map that was filled by hand can hold others.
+func hasHeader(h http.Header, name string) bool {
+	if len(h[name]) > 0 {
+		return true
+	}
+	for k, v := range h {
+		if len(k) == len(name) && len(v) > 0 && strings.EqualFold(k, name) {
+			return true
+		}
+	}
+	return false
+}
+
+// withHeader is a copy of h with one header replaced. The values are shared.
+func withHeader(h http.Header, name string, value []string) http.Header {
+	c := make(http.Header, len(h)+1)
+	for k, v := range h {
+		if len(k) != len(name) || !strings.EqualFold(k, name) {
+			c[k] = v
+		}
+	}
+	c[name] = value
+	return c
+}
+
+// Unwrap returns the transport below.
 func (t *AuthTransport) Unwrap() http.RoundTripper { return baseOr(t.Base) }
-func (t *AuthTransport) CloseIdleConnections()     { closeIdle(baseOr(t.Base)) }
+
+// CloseIdleConnections passes the call on to the transport below.
+func (t *AuthTransport) CloseIdleConnections() { closeIdle(baseOr(t.Base)) }
+
+// Schedule says how long to wait before the next replay; negative: no more.
+// A BackOff of cenkalti/backoff fits, v4 and v5.
+type Schedule interface{ NextBackOff() time.Duration }
+
+// AuthRetryStrategy makes the Schedule of one request. It is called for the
+// first refusal of a request, by many goroutines at once.
+type AuthRetryStrategy func() Schedule
+
+// SimpleAuthRetry replays up to retries times, each after delay.
+func SimpleAuthRetry(retries int, delay time.Duration) AuthRetryStrategy {
+	return func() Schedule { return limited(retries, backoff.NewConstantBackOff(max(0, delay))) }
+}
+
+// ExponentialAuthRetry replays up to retries times, after waits that begin
+// near base, double, are spread by half and end at limit.
+func ExponentialAuthRetry(retries int, base, limit time.Duration) AuthRetryStrategy {
+	return func() Schedule {
+		return limited(retries, backoff.NewExponentialBackOff(
+			backoff.WithInitialInterval(max(0, base)),
+			backoff.WithMultiplier(2),
+			backoff.WithMaxInterval(max(0, limit)),
+			backoff.WithMaxElapsedTime(0),
+		))
+	}
+}
+
+func limited(retries int, b backoff.BackOff) Schedule {
+	return backoff.WithMaxRetries(b, uint64(max(0, retries)))
+}
+
+// StaticToken is a TokenSource that has tok and never another, for API keys
+// and the like. A refusal of it goes back to the caller. tok is copied; nil or
+// one that can't be sent is an error from Token.
+func StaticToken(tok *Token) TokenSource {
+	if err := tok.validate(); err != nil {
+		return &staticSource{err: fmt.Errorf("requestforge: StaticToken: %w", err)}
+	}
+	own := *tok
+	own.prov = newProvenance(&own)
+	return &staticSource{tok: &own}
+}
+
+type staticSource struct {
+	tok *Token
+	err error
+}
+
+func (s *staticSource) Token(context.Context) (*Token, error)    { return s.tok, s.err }
+func (s *staticSource) Invalidate(context.Context, *Token) error { return nil }
+func (s *staticSource) ready(context.Context) *Token             { return s.tok }

@@ -6,8 +6,10 @@ package requestforge
 
 import (
 	"context"
+	"io"
 	"net/http"
 	"sync/atomic"
+	"time"
 
 	"github.com/requestforge/requestforge/internal/replay"
 )
@@ -25,10 +27,13 @@ import (
 type exchange struct {
 	tally
 
+	// up is the tally of a layer above a foreign RoundTripper, or nil.
+	up *tally
+
 	// out is the first copy of the request that is sent, here so that
-	// it needs no allocation of its own. Replays use fresh ones: the
-	// transport may still be reading this one after an early answer.
-	out http.Request
+	// it needs no allocation of its own (see request).
+	out  http.Request
+	used bool
 
 	// body keeps the caller's body if it can't be had again through
 	// GetBody; unused (see replay.Body.Used) until a layer begins it.
@@ -47,6 +52,75 @@ type tally struct {
 	replays  atomic.Int32 // sends after a refusal
 }
 
+// newExchange begins one at the outermost of the layers that share it.
+func newExchange(ctx context.Context) *exchange {
+	x := new(exchange)
+	x.up, _ = ctx.Value(tallyKey{}).(*tally)
+	return x
+}
+
+// sent counts a send of the retry layer.
+func (x *exchange) sent() {
+	x.attempts.Add(1)
+	if x.up != nil {
+		x.up.attempts.Add(1)
+	}
+}
+
+// replayed counts a send after a refusal.
+func (x *exchange) replayed() {
+	x.replays.Add(1)
+	if x.up != nil {
+		x.up.replays.Add(1)
+	}
+}
+
+// retrying reports whether a retry layer above a foreign RoundTripper sends
+// for the second time or later.
+func (x *exchange) retrying() bool { return x.up != nil && x.up.attempts.Load() > 1 }
+
+// request returns a shallow copy of req: the first time x's own, then fresh
+// ones, because after an early answer the transport may still be reading the
+// one before.
+func (x *exchange) request(req *http.Request) *http.Request {
+	out := &x.out
+	if x.used {
+		out = new(http.Request)
+	}
+	x.used = true
+	*out = *req
+	return out
+}
+
+// oneShot reports whether req has a body that can't be had again.
+func oneShot(req *http.Request) bool {
+	return req.Body != nil && req.Body != http.NoBody && req.GetBody == nil
+}
+
+// begin returns the body for the first send of req. One that can't be had
+// again is kept as it streams past, up to keep bytes; a body with GetBody goes
+// out as it is, so that net/http still knows it.
+func (x *exchange) begin(req *http.Request, keep int64) io.ReadCloser {
+	if keep < 0 || x.body.Used() || !oneShot(req) {
+		return req.Body
+	}
+	return x.body.Begin(req.Body, keep)
+}
+
+// again returns a body for one more send of req, or false if there is none.
+func (x *exchange) again(req *http.Request) (io.ReadCloser, bool) {
+	switch {
+	case req.Body == nil || req.Body == http.NoBody:
+		return req.Body, true
+	case x.body.Used():
+		return x.body.Again()
+	case req.GetBody != nil:
+		body, err := req.GetBody()
+		return body, err == nil
+	}
+	return nil, false
+}
+
 // layer is a RoundTripper of ours: one that takes the exchange of the layer
 // above instead of beginning its own. x may be nil.
 type layer interface {
@@ -58,11 +132,6 @@ type tallyKey struct{}
 // withTally lets the layers below a foreign RoundTripper count into t.
 func withTally(ctx context.Context, t *tally) context.Context {
 	return context.WithValue(ctx, tallyKey{}, t)
-}
-
-func tallyFrom(ctx context.Context) *tally {
-	t, _ := ctx.Value(tallyKey{}).(*tally)
-	return t
 }
 
 // forward sends req to base, with x if base is a layer of ours.
@@ -94,4 +163,48 @@ func closeBody(req *http.Request) {
 	if req != nil && req.Body != nil {
 		req.Body.Close()
 	}
+}
+
+// discard lets go of a response that is not going to be returned: drained a
+// little, so that its connection can be used again, and closed.
+func discard(resp *http.Response) {
+	io.CopyN(io.Discard, resp.Body, maxDrain)
+	resp.Body.Close()
+}
+
+// maxDrain is how much of a response is read to save its connection.
+const maxDrain = 16 << 10
+
+// over reports whether the caller has given the request up.
+func over(req *http.Request) bool {
+	select {
+	case <-req.Cancel:
+		return true
+	default:
+		return req.Context().Err() != nil
+	}
+}
+
+// sleep waits, unless the caller's context would end before, and reports
+// whether it waited to the end.
+func sleep(req *http.Request, wait time.Duration) bool {
+	if over(req) {
+		return false
+	}
+	if wait <= 0 {
+		return true
+	}
+	ctx := req.Context()
+	if end, ok := ctx.Deadline(); ok && time.Until(end) <= wait {
+		return false
+	}
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+	case <-req.Cancel:
+	}
+	return false
 }

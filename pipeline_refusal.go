@@ -1,0 +1,182 @@
+// What a resource server's refusal costs: who is to blame, and how much
+// blaming is affordable.
+
+package requestforge
+
+import (
+	"context"
+	"log/slog"
+	"time"
+)
+
+// Invalidate is told that a resource server refused the token, and makes it
+// dead, with the token that it blames for it.
+//
+// A token that some server has accepted before was revoked: it goes alone, or
+// RefreshFrom's with all that was made from it. One that nothing ever
+// accepted was bad from the start: the n-th such refusal in a row blames the
+// ancestors at distance n. A token that is dead or replaced already costs
+// nothing more, however often it is refused, and nil does nothing. A token
+// that isn't this pipeline's is compared with the current one by value.
+//
+// Invalidations are bounded: three at once and one more every 10 s, not
+// counting those that a replay has proven right. Beyond that the token stays,
+// so a server that refuses everything for ever costs the auth server little.
+//
+// Invalidate goes on when ctx ends. An error means that the storage may not
+// know of it; this process does.
+func (p *Pipeline) Invalidate(ctx context.Context, rejected *Token) error {
+	if rejected == nil {
+		return nil
+	}
+	ctx = context.WithoutCancel(ctx)
+	st := p.state
+	st.mu.Lock()
+	suspects := st.convict(ctx, rejected)
+	st.mu.Unlock()
+	var first error
+	for _, sus := range suspects {
+		st.log(ctx, slog.LevelInfo, "token invalidated", sus.step, slog.Uint64("stamp", sus.stamp))
+		if err := p.store.revoke(ctx, sus.step.key, sus.stamp); err != nil && first == nil {
+			first = err
+		}
+	}
+	return first
+}
+
+// convict finds whom to blame for a refusal, and raises their marks. The
+// caller holds mu.
+func (st *state) convict(ctx context.Context, rejected *Token) []suspect {
+	h := st.place(rejected)
+	if h == nil {
+		return nil
+	}
+	s := h.tok.prov.step
+	if ss := &st.steps[s.index]; ss.cur != nil && ss.cur.stamp > h.stamp || !st.live(s, h) {
+		return nil // replaced or dead: a newer token is not to suffer
+	}
+	drop := st.bucket.take(time.Now())
+	if !drop {
+		st.counts.spared.Add(1)
+		st.log(ctx, slog.LevelWarn, "refused too often; the token stays for now", s)
+		return nil
+	}
+	from := s
+	if s == st.p.leaf {
+		from = st.p.from
+	}
+	level := 0
+	if !h.tok.prov.accepted.Load() {
+		st.futile++
+		level = min(st.futile, len(from.levels)-1)
+	}
+	var suspects []suspect
+	for _, target := range from.levels[level] {
+		stamp := h.stamp
+		for i, a := range s.ancestors {
+			if a == target {
+				stamp = h.lineage[i]
+			}
+		}
+		if st.raise(target, stamp) {
+			suspects = append(suspects, suspect{target, stamp})
+		}
+	}
+	st.counts.invalidations.Add(uint64(len(suspects)))
+	if b := billFrom(ctx); b != nil {
+		b.add(st)
+	}
+	return suspects
+}
+
+// place returns what this pipeline knows of the token: by its provenance,
+// else by its value if it is the current leaf's. The caller holds mu.
+func (st *state) place(tok *Token) *held {
+	if p := tok.prov; p != nil && p.state == st && p.held.tok.AccessToken == tok.AccessToken {
+		return p.held
+	}
+	if h := st.steps[st.p.leaf.index].cur; h != nil && h.tok.AccessToken == tok.AccessToken {
+		return h
+	}
+	return nil
+}
+
+// accept notes that a server has taken the token. It is called for every
+// response, so it writes only once a token.
+func (tok *Token) accept() {
+	p := tok.prov
+	if p == nil || p.accepted.Load() || !p.accepted.CompareAndSwap(false, true) || p.state == nil {
+		return
+	}
+	p.state.mu.Lock()
+	p.state.futile = 0
+	p.state.mu.Unlock()
+}
+
+// The bucket holds this many drops, and gets one more each dropEvery.
+const (
+	bucketSize = 3
+	dropEvery  = 10 * time.Second
+)
+
+// bucket bounds what futile refusals can cost.
+type bucket struct {
+	drops int
+	since time.Time // when the drop that is on its way began to gather
+}
+
+func (b *bucket) fill() { b.drops = bucketSize }
+
+func (b *bucket) take(now time.Time) bool {
+	if b.drops < bucketSize {
+		if n := int(now.Sub(b.since) / dropEvery); n > 0 {
+			b.drops = min(bucketSize, b.drops+n)
+			b.since = b.since.Add(time.Duration(n) * dropEvery)
+		}
+	}
+	if b.drops == 0 {
+		return false
+	}
+	if b.drops == bucketSize {
+		b.since = now
+	}
+	b.drops--
+	return true
+}
+
+func (b *bucket) give(n int) { b.drops = min(bucketSize, b.drops+n) }
+
+// bill collects the drops that one request has taken, so that they can be
+// given back when a replay shows that the refusals were real. It travels in
+// the context, since other TokenSources may stand between.
+type bill struct {
+	taken map[*state]int
+}
+
+type billKey struct{}
+
+func withBill(ctx context.Context, b *bill) context.Context {
+	return context.WithValue(ctx, billKey{}, b)
+}
+
+func billFrom(ctx context.Context) *bill {
+	b, _ := ctx.Value(billKey{}).(*bill)
+	return b
+}
+
+func (b *bill) add(st *state) {
+	if b.taken == nil {
+		b.taken = make(map[*state]int)
+	}
+	b.taken[st]++
+}
+
+// refund gives every drop back, each once.
+func (b *bill) refund() {
+	for st, n := range b.taken {
+		st.mu.Lock()
+		st.bucket.give(n)
+		st.mu.Unlock()
+	}
+	clear(b.taken)
+}

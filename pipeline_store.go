@@ -1,0 +1,117 @@
+// The storage as the pipeline uses it: each call bounded, trouble logged once
+// an outage and counted, never in a request's way.
+
+package requestforge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/requestforge/requestforge/internal/flight"
+)
+
+// maxHanging is how many calls may hang in a storage that is deaf to its
+// context before further ones aren't tried.
+const maxHanging = 16
+
+type store struct {
+	Storage
+	timeout time.Duration
+	log     *slog.Logger
+
+	down    atomic.Bool  // the last call failed
+	hanging atomic.Int32 // calls that haven't returned
+	errors  atomic.Uint64
+}
+
+var errHanging = errors.New("earlier calls still hang")
+
+// bounded runs one call of the storage.
+func bounded[T any](ctx context.Context, s *store, op string, call func(context.Context) (T, error), late func(T, error)) (T, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, s.timeout, fmt.Errorf("no answer within StorageTimeout (%v): %w", s.timeout, context.DeadlineExceeded))
+	defer cancel()
+	var val T
+	err := errHanging
+	if s.hanging.Add(1) <= maxHanging {
+		val, err = flight.Bounded(ctx, func(ctx context.Context) (T, error) {
+			defer s.hanging.Add(-1)
+			return call(ctx)
+		}, late)
+	} else {
+		s.hanging.Add(-1)
+	}
+	if err == nil {
+		if s.down.Load() && s.down.CompareAndSwap(true, false) && s.log != nil {
+			s.log.LogAttrs(ctx, slog.LevelInfo, "requestforge: the storage is back")
+		}
+		return val, nil
+	}
+	s.errors.Add(1)
+	err = fmt.Errorf("requestforge: storage: %s: %w", op, err)
+	if !s.down.Swap(true) && s.log != nil {
+		s.log.LogAttrs(ctx, slog.LevelWarn, "requestforge: the storage fails; going on without", slog.Any("error", err))
+	}
+	return val, err
+}
+
+func (s *store) load(ctx context.Context, keys ...string) ([]Entry, error) {
+	return bounded(ctx, s, "Load", func(ctx context.Context) ([]Entry, error) {
+		entries, err := s.Storage.Load(ctx, keys...)
+		if err == nil && len(entries) != len(keys) {
+			err = fmt.Errorf("%d entries for %d keys", len(entries), len(keys))
+		}
+		return entries, err
+	}, nil)
+}
+
+func (s *store) save(ctx context.Context, key string, r Record, seen uint64) (Entry, error) {
+	return bounded(ctx, s, "Save", func(ctx context.Context) (Entry, error) {
+		e, err := s.Storage.Save(ctx, key, r, seen)
+		if err == nil && (e.Record == nil || e.Record.Token == nil || e.Record.Key != key || e.Record.Stamp == 0 || e.Record.Stamp >= maxStamp || e.Mark >= maxStamp) {
+			err = errors.New("the entry that it returned is no record of the key")
+		}
+		return e, err
+	}, nil)
+}
+
+func (s *store) revoke(ctx context.Context, key string, stamp uint64) error {
+	_, err := bounded(ctx, s, "Revoke", func(ctx context.Context) (struct{}, error) {
+		return struct{}{}, s.Storage.Revoke(ctx, key, stamp)
+	}, nil)
+	return err
+}
+
+func (s *store) delete(ctx context.Context, keys ...string) error {
+	_, err := bounded(ctx, s, "Delete", func(ctx context.Context) (struct{}, error) {
+		return struct{}{}, s.Storage.Delete(ctx, keys...)
+	}, nil)
+	return err
+}
+
+func (s *store) tryLock(ctx context.Context, l Locker, key string) (Lease, bool, error) {
+	lease, err := bounded(ctx, s, "TryLock", func(ctx context.Context) (Lease, error) {
+		lease, ok, err := l.TryLock(ctx, key)
+		if err == nil && ok && lease == nil {
+			err = errors.New("a lock without a lease")
+		}
+		if err != nil || !ok {
+			return nil, err
+		}
+		return lease, nil
+	}, func(lease Lease, err error) {
+		if lease != nil {
+			go s.unlock(context.WithoutCancel(ctx), lease) // nobody waits for it any more
+		}
+	})
+	return lease, lease != nil, err
+}
+
+func (s *store) unlock(ctx context.Context, lease Lease) {
+	bounded(context.WithoutCancel(ctx), s, "Unlock", func(ctx context.Context) (struct{}, error) {
+		return struct{}{}, lease.Unlock(ctx)
+	}, nil)
+}
