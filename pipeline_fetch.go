@@ -278,7 +278,7 @@ func (st *state) merge(ctx context.Context, steps []*step, entries []Entry) {
 	st.mu.Lock()
 	for i, s := range steps {
 		e, ss := entries[i], &st.steps[s.index]
-		if e.Mark < maxStamp {
+		if e.Mark <= maxStamp {
 			st.raise(s, e.Mark)
 		}
 		if e.Mark < ss.mark {
@@ -306,15 +306,12 @@ func (st *state) merge(ctx context.Context, steps []*step, entries []Entry) {
 	}
 }
 
-// maxStamp bounds stamps, so that they survive a double.
-const maxStamp = 1 << 53
-
 // fromRecord makes a token of a record, or says why it is none of s's.
 func (st *state) fromRecord(s *step, r *Record, now time.Time) (*held, error) {
 	if r.Key != s.key {
 		return nil, errors.New("it was saved under another key")
 	}
-	if r.Stamp == 0 || r.Stamp >= maxStamp {
+	if r.Stamp == 0 || r.Stamp > maxStamp {
 		return nil, errors.New("its stamp is out of range")
 	}
 	if err := r.Token.validate(); err != nil {
@@ -717,6 +714,13 @@ func (f *fetch) save(ctx context.Context, tok *Token, parents []*held) (*held, e
 	f.mu.Unlock()
 
 	entry, err := f.p.store.save(ctx, s.key, r, seen)
+	if err == nil && entry.Record == nil {
+		// What was seen is gone from the storage, ours isn't there yet.
+		entry, err = f.p.store.save(ctx, s.key, r, 0)
+	}
+	if err == nil && entry.Record == nil {
+		err = errors.New("not saved")
+	}
 	if err == nil && !sameToken(entry.Record, h) {
 		return f.adopt(entry, now) // somebody was faster; theirs is everyone's
 	}

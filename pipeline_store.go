@@ -71,7 +71,7 @@ func (s *store) load(ctx context.Context, keys ...string) ([]Entry, error) {
 func (s *store) save(ctx context.Context, key string, r Record, seen uint64) (Entry, error) {
 	return bounded(ctx, s, "Save", func(ctx context.Context) (Entry, error) {
 		e, err := s.Storage.Save(ctx, key, r, seen)
-		if err == nil && (e.Record == nil || e.Record.Token == nil || e.Record.Key != key || e.Record.Stamp == 0 || e.Record.Stamp >= maxStamp || e.Mark >= maxStamp) {
+		if r := e.Record; err == nil && (e.Mark > maxStamp || r != nil && (r.Token == nil || r.Key != key || r.Stamp == 0 || r.Stamp > maxStamp)) {
 			err = errors.New("the entry that it returned is no record of the key")
 		}
 		return e, err
