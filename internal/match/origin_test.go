@@ -424,17 +424,18 @@ func FuzzOrigins(f *testing.F) {
 		if got && !Same(u, u) {
 			t.Errorf("%q, %q isn't the same as itself", scheme, host)
 		}
-		if Loopback(u) && !regexp.MustCompile(`^(?:[Ll][Oo][Cc][Aa][Ll][Hh][Oo][Ss][Tt]|127\.[0-9.]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?$`).MatchString(host) {
+		if Loopback(u) && !loopbackHost.MatchString(host) {
 			t.Errorf("%q is loopback", host)
 		}
 	})
 }
 
 var (
-	anyHost    = regexp.MustCompile(`^(?:[-_.A-Za-z0-9]|[^\x00-\x7f])+$`)
-	clearName  = regexp.MustCompile(`^(?:[-_A-Za-z0-9]+\.)*[-_A-Za-z0-9]+\.?$`)
-	numberLike = regexp.MustCompile(`(?:^|\.)(?:[0-9]+|0[xX][0-9A-Fa-f]*)\.?$`)
-	wholePort  = regexp.MustCompile(`^0{0,4}[1-9][0-9]*$`)
+	loopbackHost = regexp.MustCompile(`^(?:[Ll][Oo][Cc][Aa][Ll][Hh][Oo][Ss][Tt]|127(?:\.[0-9]{1,3}){3}|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?$`)
+	anyHost      = regexp.MustCompile(`^(?:[-_.A-Za-z0-9]|[^\x00-\x7f])+$`)
+	clearName    = regexp.MustCompile(`^(?:[-_A-Za-z0-9]+\.)*[-_A-Za-z0-9]+\.?$`)
+	numberLike   = regexp.MustCompile(`(?:^|\.)(?:[0-9]+|0[xX][0-9A-Fa-f]*)\.?$`)
+	wholePort    = regexp.MustCompile(`^0{0,4}[1-9][0-9]*$`)
 )
 
 // saysOrigin is the rule over again: spec, which has been parsed, and the
