@@ -1,0 +1,335 @@
+// Why no token could be had, in words that hold no secret, and whether it is
+// worth another try. Who tries again is pipeline.go's and
+// retry_transport.go's.
+
+package requestforge
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"regexp"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/requestforge/requestforge/internal/redact"
+)
+
+// AuthError says why no token could be had. It is found with [errors.As] in
+// what an http.Client returns, as is the cause below it. However it is
+// printed, it shows nothing that was sent to, or came from, an auth server
+// but the status and a registered error code; the URL in a cause is masked.
+type AuthError struct {
+	// Step is the step that failed. Empty means that the error comes from
+	// a fetcher outside any pipeline.
+	Step string
+
+	// StatusCode is the auth server's answer. Zero means that there was
+	// none.
+	StatusCode int
+
+	// Code is the OAuth error code of the answer ("invalid_grant"). Only
+	// codes registered for OAuth get here, so that a server can't put
+	// words, or a secret it was told, into our logs. Empty means that there
+	// was none of these.
+	Code string
+
+	// Permanent means that the same request can't succeed later: somebody
+	// has to change something, a password or a configuration, first.
+	Permanent bool
+
+	// RetryAfter is how long to wait before the next try: what the auth
+	// server asked for, or what is left of the step's cool-down. Zero means
+	// that nothing is known.
+	RetryAfter time.Duration
+
+	// Err is the cause. Nil means that StatusCode and Code say it all.
+	Err error
+}
+
+// Error returns the step, the code, the cause and when a new try is due, as
+// far as they are known.
+func (e *AuthError) Error() string {
+	var parts []string
+	if e.Step != "" {
+		parts = append(parts, fmt.Sprintf("step %q", e.Step))
+	}
+	if e.Code != "" {
+		parts = append(parts, e.Code)
+	}
+	var cause string
+	if e.Err != nil {
+		cause = strings.TrimPrefix(redact.Error(e.Err), "requestforge: ")
+	}
+	if _, said := errors.AsType[statusError](e.Err); e.StatusCode != 0 && !said {
+		parts = append(parts, "status "+statusError(e.StatusCode).Error())
+	}
+	if cause != "" {
+		parts = append(parts, cause)
+	}
+	if len(parts) == 0 {
+		parts = append(parts, "no token")
+	}
+	text := "requestforge: " + strings.Join(parts, ": ")
+	if e.RetryAfter > 0 {
+		text += "; next try in " + e.RetryAfter.Round(time.Millisecond).String()
+	}
+	return text
+}
+
+// Unwrap returns e.Err.
+func (e *AuthError) Unwrap() error { return e.Err }
+
+// Timeout reports whether the cause is a timeout. Through it [url.Error],
+// which asks only the error directly below it, knows too.
+func (e *AuthError) Timeout() bool {
+	ne, ok := errors.AsType[net.Error](beyondURL(e.Err))
+	return ok && ne.Timeout()
+}
+
+// RetryVerdict tells a retry layer whether sending the request again may
+// help, and how long to wait at least; zero leaves that to the layer.
+func (e *AuthError) RetryVerdict() (retry bool, after time.Duration) {
+	if e.Permanent {
+		return false, 0
+	}
+	return true, max(e.RetryAfter, 0)
+}
+
+// Format prints Error for every verb.
+func (e AuthError) Format(s fmt.State, verb rune) { format(s, verb, e.Error()) }
+
+// MarshalJSON returns Error as a JSON string.
+func (e AuthError) MarshalJSON() ([]byte, error) { return json.Marshal(e.Error()) }
+
+// LogValue returns Error.
+func (e AuthError) LogValue() slog.Value { return slog.StringValue(e.Error()) }
+
+// withCode takes over the server's error code if it is a registered one.
+func (e *AuthError) withCode(code string) *AuthError {
+	if permanent, ok := oauthCodes[code]; ok && e.Code == "" {
+		e.Code, e.Permanent = code, permanent
+	}
+	return e
+}
+
+// oauthCodes are the registered error codes. True means that the same
+// request is refused the next time too. A token that was refused isn't: its
+// step can get a newer one.
+var oauthCodes = map[string]bool{
+	// RFC 6749 §5.2, §4.1.2.1
+	"invalid_request":           true,
+	"invalid_client":            true,
+	"invalid_grant":             true,
+	"unauthorized_client":       true,
+	"unsupported_grant_type":    true,
+	"invalid_scope":             true,
+	"access_denied":             true,
+	"unsupported_response_type": true,
+	"server_error":              false,
+	"temporarily_unavailable":   false,
+	// RFC 6750 §3.1, RFC 9470
+	"invalid_token":                    false,
+	"insufficient_scope":               false,
+	"insufficient_user_authentication": false,
+	// RFC 7009 §2.2.1
+	"unsupported_token_type": true,
+	// RFC 8628 §3.5
+	"authorization_pending": false,
+	"slow_down":             false,
+	"expired_token":         true,
+	// RFC 8707, RFC 9396
+	"invalid_target":                true,
+	"invalid_authorization_details": true,
+	// RFC 9449: the next proof is another one.
+	"use_dpop_nonce":     false,
+	"invalid_dpop_proof": false,
+	// OpenID Connect Core §3.1.2.6: somebody has to sit down and log in.
+	"interaction_required":       true,
+	"login_required":             true,
+	"account_selection_required": true,
+	"consent_required":           true,
+	"invalid_request_uri":        true,
+	"invalid_request_object":     true,
+	"request_not_supported":      true,
+	"request_uri_not_supported":  true,
+	"registration_not_supported": true,
+}
+
+// statusError is a status that isn't 2xx as the cause of an AuthError, in our
+// words: the phrase on the wire is the server's.
+type statusError int
+
+func (e statusError) Error() string {
+	return strings.TrimSpace(strconv.Itoa(int(e)) + " " + http.StatusText(int(e)))
+}
+
+var (
+	// errHTML is a page where JSON should be: a proxy's, a load
+	// balancer's, a captive portal's.
+	errHTML = errors.New("the response is an HTML page")
+
+	// errAfterRedirect marks a failure after the first request was
+	// answered: it has reached the server, whatever happened then.
+	errAfterRedirect = errors.New("after a redirect")
+)
+
+// transient reports whether the same fetch may succeed if it is tried again
+// soon. Every other failure gets one attempt: a wrong password sent twice may
+// lock the account, a malformed token won't get better, and of a custom
+// fetcher's own errors nothing is known.
+func transient(err error) bool {
+	ae, ok := errors.AsType[*AuthError](err)
+	switch {
+	case !ok:
+		return errors.Is(err, errHTML) || network(err)
+	case ae.Permanent:
+		return false
+	case ae.StatusCode == http.StatusRequestTimeout, ae.StatusCode == http.StatusTooManyRequests, ae.StatusCode >= 500:
+		return true
+	}
+	// Below may lie another AuthError: that of a client that
+	// authenticates itself.
+	return transient(ae.Err)
+}
+
+// ambiguous reports whether the server may have acted on the request without
+// our having what it gave out. A refresh token sent with it may be spent, and
+// sending it once more would look like theft.
+func ambiguous(err error) bool {
+	if ae, ok := errors.AsType[*AuthError](err); ok {
+		switch status := ae.StatusCode; {
+		case status == http.StatusBadGateway, status == http.StatusGatewayTimeout:
+			return true // the gateway doesn't know either
+		case 200 <= status && status <= 299:
+			return ae.Code == "" // it says yes; we can't read what
+		case status != 0:
+			return false
+		}
+		err = ae.Err
+		if _, below := errors.AsType[*AuthError](err); below {
+			return false // the client had no token to send the request with
+		}
+	}
+	if !network(err) && !errors.Is(err, context.Canceled) {
+		return errors.Is(err, errHTML)
+	}
+	if op, ok := errors.AsType[*net.OpError](err); ok && (op.Op == "dial" || op.Op == "proxyconnect") {
+		return errors.Is(err, errAfterRedirect)
+	}
+	return true
+}
+
+// network reports whether err came from the network rather than from
+// either end's mind.
+func network(err error) bool {
+	err = beyondURL(err)
+	if err == nil || errors.Is(err, context.Canceled) {
+		return false
+	}
+	if op, ok := errors.AsType[*net.OpError](err); ok {
+		// crypto/tls puts its alerts there: a handshake that the two
+		// ends don't agree on.
+		return op.Op != "remote error" && op.Op != "local error"
+	}
+	for _, target := range []error{
+		io.EOF, io.ErrUnexpectedEOF, net.ErrClosed,
+		syscall.ECONNRESET, syscall.ECONNREFUSED, syscall.ECONNABORTED, syscall.EPIPE,
+		syscall.EHOSTUNREACH, syscall.ENETUNREACH,
+	} {
+		if errors.Is(err, target) {
+			return true
+		}
+	}
+	if ne, ok := errors.AsType[net.Error](err); ok {
+		// Any errno is one, a missing file's too.
+		_, errno := ne.(syscall.Errno)
+		return !errno || ne.Timeout()
+	}
+	// net/http has no types for these.
+	for _, prefix := range []string{
+		"http2: ", "stream error: ", "connection error: ",
+		"http: server closed idle connection", "net/http: HTTP/1.x transport connection broken",
+	} {
+		if strings.HasPrefix(err.Error(), prefix) {
+			return true
+		}
+	}
+	return false
+}
+
+// beyondURL returns what a *url.Error in err's chain wraps, else err: a
+// *url.Error is a net.Error whatever it wraps.
+func beyondURL(err error) error {
+	for {
+		ue, ok := errors.AsType[*url.Error](err)
+		if !ok {
+			return err
+		}
+		err = ue.Err
+	}
+}
+
+// mask returns err with a text that holds no secret, as text makes it.
+// errors.Is and errors.As still find all of its chain, in which the URL of a
+// *url.Error is masked too.
+func mask(err error, text func(error) string) error {
+	if ue, ok := err.(*url.Error); ok {
+		return &url.Error{Op: ue.Op, URL: maskURL(ue.URL), Err: mask(ue.Err, text)}
+	}
+	if err == nil || text(err) == err.Error() {
+		return err
+	}
+	return &maskedError{text: text(err), err: err}
+}
+
+// maskURL is redact.URL for a URL as text.
+func maskURL(s string) string {
+	u, err := url.Parse(s)
+	if err != nil {
+		return redact.Mask
+	}
+	return redact.URL(u)
+}
+
+// redactExchange is the text of an error of an HTTP exchange. What net/http
+// and encoding/json quote there, a malformed status line, a Location, is what
+// came over the wire or was going to.
+func redactExchange(err error) string {
+	text := redact.Error(err)
+	if strings.HasPrefix(text, "requestforge: ") {
+		return text // ours, of a client that authenticates itself
+	}
+	return quoted.ReplaceAllString(text, `"`+redact.Mask+`"`)
+}
+
+var quoted = regexp.MustCompile(`"(?:[^"\\]|\\.)*"`)
+
+// maskedError is err with another text. It has no Unwrap: whoever logs a
+// whole chain must not get to the first text again.
+type maskedError struct {
+	text string
+	err  error
+}
+
+func (e *maskedError) Error() string { return e.text }
+
+func (e *maskedError) Is(target error) bool { return errors.Is(e.err, target) }
+
+func (e *maskedError) As(target any) bool {
+	if !errors.As(e.err, target) {
+		return false
+	}
+	if ue, ok := target.(**url.Error); ok {
+		*ue = mask(*ue, redactExchange).(*url.Error)
+	}
+	return true
+}
