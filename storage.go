@@ -177,15 +177,16 @@ type Lease interface {
 type MemoryStorage struct {
 	mu sync.Mutex // guards the maps; nothing of the caller's runs under it
 
-	// The entries are never changed, only replaced, so that they can be
-	// read without mu. They are pointers because those print as addresses.
-	entries map[string]*memoryEntry // made lazily
+	entries map[string]*memoryEntry // made lazily; an entry is replaced, never changed, so it may be read without mu
 	leases  map[string]*memoryLease // made lazily; only those held
 }
 
 type memoryEntry struct {
-	data  []byte // the record's encoding; its stamp is of no meaning. nil: none
-	stamp uint64 // the record's stamp; 0: none
+	// data returns the record's encoding, in which only the stamp is of no
+	// meaning; nil if there is no record. It is a function because those
+	// print as an address, whatever the verb and whatever they are in.
+	data  func() []byte
+	stamp uint64 // the record's; 0: none
 	mark  uint64
 }
 
@@ -245,7 +246,7 @@ func (m *MemoryStorage) swap(key string, data []byte, floor, seen uint64) (*memo
 	if top >= maxStamp {
 		return nil, errStamp
 	}
-	e := &memoryEntry{data: data, stamp: top + 1, mark: old.mark}
+	e := &memoryEntry{data: func() []byte { return data }, stamp: top + 1, mark: old.mark}
 	m.put(key, e)
 	return e, nil
 }
@@ -317,7 +318,7 @@ func (e *memoryEntry) open() (Entry, error) {
 		return Entry{Mark: e.mark}, nil
 	}
 	r := new(Record)
-	if err := r.UnmarshalBinary(e.data); err != nil {
+	if err := r.UnmarshalBinary(e.data()); err != nil {
 		return Entry{}, err
 	}
 	r.Stamp = e.stamp
@@ -536,10 +537,10 @@ func (r Record) MarshalJSON() ([]byte, error) { return json.Marshal(r.String()) 
 func extraError(extra map[string]any, ok func(v any) bool) error {
 	for _, key := range slices.Sorted(maps.Keys(extra)) {
 		if !utf8.ValidString(key) || !ok(extra[key]) {
-			return fmt.Errorf("requestforge: record: Extra[%q] can't be stored: a %T that is not JSON", key, extra[key])
+			return fmt.Errorf("requestforge: record: Extra[%q] (%T) can't be stored as JSON", key, extra[key])
 		}
 	}
-	return errors.New("requestforge: record: Extra can't be stored: not JSON")
+	return errors.New("requestforge: record: Extra can't be stored as JSON")
 }
 
 // isUTF8 looks for strings in the JSON value v that encoding/json would
