@@ -213,7 +213,7 @@ func (t *AuthTransport) compile() (rules, error) {
 		errs = append(errs, errNoSource)
 	}
 	if t.Header != "" {
-		if !validHeaderName(t.Header) {
+		if !isHTTPToken(t.Header) {
 			errs = append(errs, fmt.Errorf("Header %q is not a header name", t.Header))
 		}
 		r.header = http.CanonicalHeaderKey(t.Header)
