@@ -6,8 +6,10 @@ package requestforge
 
 import (
 	"context"
+	"io"
 	"net/http"
 	"sync/atomic"
+	"time"
 
 	"github.com/requestforge/requestforge/internal/replay"
 )
@@ -34,6 +36,11 @@ type exchange struct {
 	// GetBody; unused (see replay.Body.Used) until a layer begins it.
 	body replay.Body
 
+	// keep is how much of the body a layer above wants kept, in bytes.
+	// 0: no layer above sends again; negative: keep nothing, see
+	// replay.Body.Begin for what that still allows.
+	keep int64
+
 	// schedule is asked after each refusal, nil until the first one. It
 	// belongs to the caller's request, not to one attempt of the retry
 	// layer, which is what keeps the send budget additive.
@@ -53,6 +60,39 @@ type layer interface {
 	roundTrip(x *exchange, req *http.Request) (*http.Response, error)
 }
 
+// add counts what o has counted.
+func (t *tally) add(o *tally) {
+	t.attempts.Add(o.attempts.Load())
+	t.replays.Add(o.replays.Load())
+}
+
+// begin returns what to send for req so that its body can be sent again: x.out
+// with x.body begun, or req itself if there is GetBody, no body, or a body
+// that is begun already.
+func (x *exchange) begin(req *http.Request, limit int64) *http.Request {
+	if !oneShot(req) || x.body.Used() {
+		return req
+	}
+	if req != &x.out {
+		x.out = *req
+	}
+	x.out.Body = x.body.Begin(req.Body, limit)
+	return &x.out
+}
+
+// oneShot reports whether req has a body that net/http can't send again.
+func oneShot(req *http.Request) bool {
+	return req.Body != nil && req.Body != http.NoBody && req.GetBody == nil
+}
+
+// keepBound is the bound that a MaxReplayBody field means.
+func keepBound(n int64) int64 {
+	if n == 0 {
+		return 64 << 10
+	}
+	return n
+}
+
 type tallyKey struct{}
 
 // withTally lets the layers below a foreign RoundTripper count into t.
@@ -65,10 +105,14 @@ func tallyFrom(ctx context.Context) *tally {
 	return t
 }
 
-// forward sends req to base, with x if base is a layer of ours.
+// forward sends req to base, with x if base is a layer of ours. Where our
+// layers end, it begins a body that one of them wants kept and none has begun.
 func forward(base http.RoundTripper, x *exchange, req *http.Request) (*http.Response, error) {
 	if l, ok := base.(layer); ok {
 		return l.roundTrip(x, req)
+	}
+	if x != nil && x.keep != 0 {
+		req = x.begin(req, x.keep)
 	}
 	return base.RoundTrip(req)
 }
@@ -94,4 +138,23 @@ func closeBody(req *http.Request) {
 	if req != nil && req.Body != nil {
 		req.Body.Close()
 	}
+}
+
+// discard drains and closes the body of a response that nobody is going to
+// see, so that its connection can serve again. A long or slow body isn't
+// worth that: a new connection costs less.
+func discard(resp *http.Response) {
+	const (
+		most    = 64 << 10 // bytes
+		longest = time.Second
+	)
+	if resp.Body == nil {
+		return
+	}
+	if resp.ContentLength <= most {
+		late := time.AfterFunc(longest, func() { resp.Body.Close() })
+		io.CopyN(io.Discard, resp.Body, most)
+		late.Stop()
+	}
+	resp.Body.Close()
 }
