@@ -100,9 +100,6 @@ type AuthTransport struct {
 	err   error // from check
 }
 
-// defaultReplayBody is what a zero MaxReplayBody means.
-const defaultReplayBody = 64 << 10
-
 // rules is what is derived from an AuthTransport's fields. Immutable.
 type rules struct {
 	origins *match.Origins
@@ -208,7 +205,7 @@ func (t *AuthTransport) check() error {
 
 func (t *AuthTransport) compile() (rules, error) {
 	var errs []error
-	r := rules{header: "Authorization", keep: t.MaxReplayBody, retry: t.Retry}
+	r := rules{header: "Authorization", keep: keepBound(t.MaxReplayBody), retry: t.Retry}
 	if t.Source == nil || isNilPointer(t.Source) {
 		errs = append(errs, errNoSource)
 	}
@@ -230,9 +227,6 @@ func (t *AuthTransport) compile() (rules, error) {
 	}
 	if t.CallerHeader < KeepCaller || t.CallerHeader > RejectCaller {
 		errs = append(errs, fmt.Errorf("CallerHeader is %d; use KeepCaller, ReplaceCaller or RejectCaller", t.CallerHeader))
-	}
-	if r.keep == 0 {
-		r.keep = defaultReplayBody
 	}
 	if r.retry == nil {
 		r.retry = SimpleAuthRetry(1, 0)
@@ -274,7 +268,7 @@ func (t *AuthTransport) roundTrip(x *exchange, req *http.Request) (*http.Respons
 	}
 	base := baseOr(t.Base)
 	if reason != ReasonSend {
-		return passOn(base, x, req, r.keep)
+		return forward(base, x, req)
 	}
 	tok, err := token(t.Source, req)
 	if err != nil {
@@ -293,7 +287,7 @@ func (t *AuthTransport) roundTrip(x *exchange, req *http.Request) (*http.Respons
 	}
 	out := x.request(req)
 	out.Header = withHeader(req.Header, r.header, value)
-	out.Body = x.begin(req, r.keep)
+	out.Body = x.begin(req, max(r.keep, x.keep))
 	resp, err := forward(base, x, out)
 	if err == nil && t.refused(tok, resp) {
 		if own && x.retrying() {
@@ -307,22 +301,6 @@ func (t *AuthTransport) roundTrip(x *exchange, req *http.Request) (*http.Respons
 	if own {
 		x.body.Finish()
 	}
-	if err != nil {
-		return nil, err
-	}
-	resp.Request = req
-	return resp, nil
-}
-
-// passOn sends a request that carries no token of ours. The layers above may
-// still want to send its body again.
-func passOn(base http.RoundTripper, x *exchange, req *http.Request, keep int64) (*http.Response, error) {
-	if x == nil || x.body.Used() || !oneShot(req) {
-		return forward(base, x, req)
-	}
-	out := x.request(req)
-	out.Body = x.begin(req, keep)
-	resp, err := forward(base, x, out)
 	if err != nil {
 		return nil, err
 	}

@@ -39,6 +39,10 @@ type exchange struct {
 	// GetBody; unused (see replay.Body.Used) until a layer begins it.
 	body replay.Body
 
+	// keep is how much of the body a layer above wants kept, in bytes.
+	// 0: no layer above sends again; negative: keep nothing.
+	keep int64
+
 	// schedule is asked after each refusal, nil until the first one. It
 	// belongs to the caller's request, not to one attempt of the retry
 	// layer, which is what keeps the send budget additive.
@@ -55,7 +59,7 @@ type tally struct {
 // newExchange begins one at the outermost of the layers that share it.
 func newExchange(ctx context.Context) *exchange {
 	x := new(exchange)
-	x.up, _ = ctx.Value(tallyKey{}).(*tally)
+	x.up = tallyFrom(ctx)
 	return x
 }
 
@@ -99,7 +103,8 @@ func oneShot(req *http.Request) bool {
 
 // begin returns the body for the first send of req. One that can't be had
 // again is kept as it streams past, up to keep bytes; a body with GetBody goes
-// out as it is, so that net/http still knows it.
+// out as it is, so that net/http still knows it, and so does every body if
+// keep is negative.
 func (x *exchange) begin(req *http.Request, keep int64) io.ReadCloser {
 	if keep < 0 || x.body.Used() || !oneShot(req) {
 		return req.Body
@@ -107,12 +112,21 @@ func (x *exchange) begin(req *http.Request, keep int64) io.ReadCloser {
 	return x.body.Begin(req.Body, keep)
 }
 
-// again returns a body for one more send of req, or false if there is none.
+// keepBound is the bound that a MaxReplayBody field means.
+func keepBound(n int64) int64 {
+	if n == 0 {
+		return 64 << 10
+	}
+	return n
+}
+
+// again returns a body for one more send of req, or false if there is none. x
+// may be nil.
 func (x *exchange) again(req *http.Request) (io.ReadCloser, bool) {
 	switch {
 	case req.Body == nil || req.Body == http.NoBody:
 		return req.Body, true
-	case x.body.Used():
+	case x != nil && x.body.Used():
 		return x.body.Again()
 	case req.GetBody != nil:
 		body, err := req.GetBody()
@@ -134,10 +148,21 @@ func withTally(ctx context.Context, t *tally) context.Context {
 	return context.WithValue(ctx, tallyKey{}, t)
 }
 
-// forward sends req to base, with x if base is a layer of ours.
+func tallyFrom(ctx context.Context) *tally {
+	t, _ := ctx.Value(tallyKey{}).(*tally)
+	return t
+}
+
+// forward sends req to base, with x if base is a layer of ours. Where our
+// layers end, it begins a body that one of them wants kept and none has begun.
 func forward(base http.RoundTripper, x *exchange, req *http.Request) (*http.Response, error) {
 	if l, ok := base.(layer); ok {
 		return l.roundTrip(x, req)
+	}
+	if x != nil && x.keep > 0 && oneShot(req) && !x.body.Used() {
+		out := x.request(req)
+		out.Body = x.begin(req, x.keep)
+		req = out
 	}
 	return base.RoundTrip(req)
 }
@@ -165,15 +190,24 @@ func closeBody(req *http.Request) {
 	}
 }
 
-// discard lets go of a response that is not going to be returned: drained a
-// little, so that its connection can be used again, and closed.
+// discard drains and closes the body of a response that nobody is going to
+// see, so that its connection can serve again. A long or slow body isn't
+// worth that: a new connection costs less.
 func discard(resp *http.Response) {
-	io.CopyN(io.Discard, resp.Body, maxDrain)
+	const (
+		most    = 64 << 10 // bytes
+		longest = time.Second
+	)
+	if resp.Body == nil {
+		return
+	}
+	if resp.ContentLength <= most {
+		late := time.AfterFunc(longest, func() { resp.Body.Close() })
+		io.CopyN(io.Discard, resp.Body, most)
+		late.Stop()
+	}
 	resp.Body.Close()
 }
-
-// maxDrain is how much of a response is read to save its connection.
-const maxDrain = 16 << 10
 
 // over reports whether the caller has given the request up.
 func over(req *http.Request) bool {
@@ -185,26 +219,21 @@ func over(req *http.Request) bool {
 	}
 }
 
-// sleep waits, unless the caller's context would end before, and reports
-// whether it waited to the end.
+// sleep waits, and reports whether the caller is still interested then. A
+// wait that would outlast the caller's context isn't begun.
 func sleep(req *http.Request, wait time.Duration) bool {
-	if over(req) {
-		return false
+	if wait > 0 {
+		ctx := req.Context()
+		if end, ok := ctx.Deadline(); ok && time.Until(end) <= wait {
+			return false
+		}
+		timer := time.NewTimer(wait)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+		case <-req.Cancel:
+		}
 	}
-	if wait <= 0 {
-		return true
-	}
-	ctx := req.Context()
-	if end, ok := ctx.Deadline(); ok && time.Until(end) <= wait {
-		return false
-	}
-	timer := time.NewTimer(wait)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-	case <-req.Cancel:
-	}
-	return false
+	return !over(req)
 }

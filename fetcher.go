@@ -318,7 +318,7 @@ func (f *BodyFetcher) Fetch(ctx context.Context, in Input) (*Token, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer ans.close()
+	defer discard(ans.resp)
 
 	body, err := ans.read(maxResponse)
 	switch {
@@ -446,7 +446,7 @@ func (f *HeaderFetcher) Fetch(ctx context.Context, in Input) (*Token, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer ans.close()
+	defer discard(ans.resp)
 
 	values := ans.resp.Header.Values(f.TokenHeader)
 	switch {

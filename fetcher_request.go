@@ -28,7 +28,6 @@ import (
 const (
 	maxResponse  = 1 << 20  // of a token
 	maxRefusal   = 64 << 10 // of an error code
-	maxDrain     = 64 << 10 // for the sake of the connection
 	maxRedirects = 10
 )
 
@@ -174,7 +173,7 @@ func (c *call) do(ctx context.Context, in Input) (*answer, error) {
 	if 200 <= resp.StatusCode && resp.StatusCode <= 299 {
 		return ans, nil
 	}
-	defer ans.close()
+	defer discard(ans.resp)
 	// What can't be read has no code.
 	body, _ := ans.read(maxRefusal)
 	e := ans.fail(statusError(resp.StatusCode)).
@@ -349,15 +348,6 @@ func (a *answer) fail(err error) *AuthError {
 // read returns the body up to limit, and a byte more if there is more.
 func (a *answer) read(limit int64) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(a.resp.Body, limit+1))
-}
-
-// close reads on to the end of the body if that is near, so that the
-// connection can be used again.
-func (a *answer) close() {
-	if a.resp.ContentLength <= maxDrain {
-		io.CopyN(io.Discard, a.resp.Body, maxDrain)
-	}
-	a.resp.Body.Close()
 }
 
 // date is the server's clock, zero if it doesn't say.

@@ -82,7 +82,7 @@ func TestPipelineRefreshTokenIsSpentAndRotated(t *testing.T) {
 		}
 		p := pipeline(t, rf.PipelineConfig{Steps: []rf.Step{s}, Storage: storage, RefreshAhead: -1})
 		for i := range 5 {
-			require.Equal(t, fmt.Sprintf("access-%d", i+1), token(t, p).AccessToken)
+			require.Equal(t, fmt.Sprintf("access-%d", i+1), mustToken(t, p).AccessToken)
 			time.Sleep(2 * time.Hour) // expired, but its refresh token is not
 		}
 		require.Equal(t, 1, r.logins)
@@ -101,7 +101,7 @@ func TestPipelineRefreshTokenThatIsNotRotatedStays(t *testing.T) {
 		s.OnRotate = func(context.Context, *rf.Token) { hooks++; panic("none of the callers' business") }
 		p := pipeline(t, rf.PipelineConfig{Steps: []rf.Step{s}, RefreshAhead: -1})
 		for range 3 {
-			require.Equal(t, "refresh-1", token(t, p).RefreshToken)
+			require.Equal(t, "refresh-1", mustToken(t, p).RefreshToken)
 			time.Sleep(2 * time.Hour)
 		}
 		require.Equal(t, 1, r.logins)
@@ -112,9 +112,9 @@ func TestPipelineRefreshTokenThatIsNotRotatedStays(t *testing.T) {
 func TestPipelineRefreshTokenSurvivesAnInvalidation(t *testing.T) {
 	r := &rotating{}
 	p := pipeline(t, rf.PipelineConfig{Steps: []rf.Step{r.step()}})
-	token(t, p)
+	mustToken(t, p)
 	require.NoError(t, p.InvalidateStep(t.Context(), "user"))
-	require.Equal(t, "access-2", token(t, p).AccessToken)
+	require.Equal(t, "access-2", mustToken(t, p).AccessToken)
 	require.Equal(t, 1, r.logins)
 }
 
@@ -146,9 +146,9 @@ func TestPipelineRefreshFallsBackToFetcher(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				r := &rotating{refuse: c.refuse}
 				p := pipeline(t, rf.PipelineConfig{Steps: []rf.Step{r.step()}, RefreshAhead: -1})
-				token(t, p)
+				mustToken(t, p)
 				time.Sleep(2 * time.Hour)
-				require.Equal(t, "access-2", token(t, p).AccessToken)
+				require.Equal(t, "access-2", mustToken(t, p).AccessToken)
 				require.Equal(t, c.refreshes, r.refreshs)
 				require.Equal(t, c.logins, r.logins)
 			})
@@ -161,7 +161,7 @@ func TestPipelineRefreshTokenWaitsForTheServer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := &rotating{refuse: func(int) error { return &rf.AuthError{StatusCode: 503} }}
 		p := pipeline(t, rf.PipelineConfig{Steps: []rf.Step{r.step()}, RefreshAhead: -1})
-		token(t, p)
+		mustToken(t, p)
 		time.Sleep(2 * time.Hour)
 		_, err := p.Token(t.Context())
 		require.Error(t, err)
@@ -169,7 +169,7 @@ func TestPipelineRefreshTokenWaitsForTheServer(t *testing.T) {
 		r.refuse = nil
 		r.mu.Unlock()
 		time.Sleep(time.Minute)
-		require.Equal(t, "access-2", token(t, p).AccessToken)
+		require.Equal(t, "access-2", mustToken(t, p).AccessToken)
 		require.Equal(t, 1, r.logins)
 	})
 }
@@ -247,21 +247,21 @@ func TestPipelineStorageThatFailsIsGoneAround(t *testing.T) {
 					return nil
 				}}
 				p := pipeline(t, rf.PipelineConfig{Steps: l.chain(), Storage: storage})
-				first := token(t, p)
+				first := mustToken(t, p)
 				err := p.InvalidateStep(t.Context(), "app")
 				if op == "Revoke" || op == "all" || op == "Load" {
 					require.ErrorIs(t, err, errDisk, "the storage may not know")
 				}
-				next := token(t, p)
+				next := mustToken(t, p)
 				require.NotEqual(t, first.AccessToken, next.AccessToken, "this process knows of the invalidation")
 				require.NotZero(t, p.Stats().StorageErrors)
 
 				down = false
 				require.NoError(t, p.InvalidateStep(t.Context(), "user"))
-				last := token(t, p)
+				last := mustToken(t, p)
 				require.NotEqual(t, next.AccessToken, last.AccessToken)
 				other := pipeline(t, rf.PipelineConfig{Steps: l.chain(), Storage: storage})
-				require.Equal(t, last.AccessToken, token(t, other).AccessToken, "shared again, nothing restarted")
+				require.Equal(t, last.AccessToken, mustToken(t, other).AccessToken, "shared again, nothing restarted")
 			})
 		})
 	}
@@ -275,21 +275,21 @@ func TestPipelineStorageThatHangsIsGoneAround(t *testing.T) {
 		storage := &faulty{MemoryStorage: rf.NewMemoryStorage(), before: func(string) error { <-hang; return errDisk }}
 		p := pipeline(t, rf.PipelineConfig{Steps: l.chain(), Storage: storage, StorageTimeout: 100 * time.Millisecond})
 		begun := time.Now()
-		require.Equal(t, "user-1", token(t, p).AccessToken)
+		require.Equal(t, "user-1", mustToken(t, p).AccessToken)
 		require.LessOrEqual(t, time.Since(begun), 3*5*100*time.Millisecond, "a few calls a step, each bounded, deaf as the storage is")
 		for range 30 {
 			p.InvalidateStep(t.Context(), "user")
-			token(t, p)
+			mustToken(t, p)
 		}
 		begun = time.Now()
 		p.InvalidateStep(t.Context(), "user")
-		token(t, p)
+		mustToken(t, p)
 		require.Zero(t, time.Since(begun), "no more calls into a storage in which enough hang")
 		close(hang)
 		synctest.Wait()
 		storage.before = nil
 		p.InvalidateStep(t.Context(), "user")
-		token(t, p)
+		mustToken(t, p)
 	})
 }
 
@@ -307,7 +307,7 @@ func TestPipelineStoredGarbageIsAMiss(t *testing.T) {
 	l := newLogin()
 	l.takes = 0
 	p := pipeline(t, rf.PipelineConfig{Steps: steps(l), Storage: &faulty{MemoryStorage: rf.NewMemoryStorage(), load: entry(good)}})
-	require.Equal(t, "stored", token(t, p).AccessToken)
+	require.Equal(t, "stored", mustToken(t, p).AccessToken)
 
 	for name, load := range map[string]func([]rf.Entry) ([]rf.Entry, error){
 		"another step's":   change(func(r *rf.Record) { r.Key = "requestforge:app" }),
@@ -328,7 +328,7 @@ func TestPipelineStoredGarbageIsAMiss(t *testing.T) {
 			l := newLogin()
 			l.takes = 0
 			p := pipeline(t, rf.PipelineConfig{Steps: steps(l), Storage: &faulty{MemoryStorage: rf.NewMemoryStorage(), load: load}})
-			require.Equal(t, "user-1", token(t, p).AccessToken)
+			require.Equal(t, "user-1", mustToken(t, p).AccessToken)
 		})
 	}
 }
@@ -345,9 +345,9 @@ func TestPipelineWithoutALeaseNoStoredRefreshTokenIsSpent(t *testing.T) {
 				r := &rotating{}
 				storage := &faulty{MemoryStorage: rf.NewMemoryStorage(), lock: lock}
 				p := pipeline(t, rf.PipelineConfig{Steps: []rf.Step{r.step()}, Storage: storage, RefreshAhead: -1, FetchTimeout: time.Second})
-				token(t, p)
+				mustToken(t, p)
 				time.Sleep(2 * time.Hour)
-				require.Equal(t, "access-2", token(t, p).AccessToken)
+				require.Equal(t, "access-2", mustToken(t, p).AccessToken)
 				require.Equal(t, 2, r.logins)
 				require.Zero(t, r.refreshs)
 			})
@@ -398,7 +398,7 @@ func TestPipelineRecordFromAClockAheadIsCorrected(t *testing.T) {
 		}, 0)
 		require.NoError(t, err)
 		p := pipeline(t, rf.PipelineConfig{Steps: []rf.Step{l.step("user")}, Storage: storage, RefreshAhead: -1})
-		tok := token(t, p)
+		tok := mustToken(t, p)
 		require.Equal(t, "stored", tok.AccessToken)
 		require.WithinDuration(t, now.Add(10*time.Minute), tok.Expiry, 0)
 	})
@@ -410,10 +410,10 @@ func TestPipelineLostMarkIsWrittenBack(t *testing.T) {
 	l.takes = 0
 	storage := rf.NewMemoryStorage()
 	p := pipeline(t, rf.PipelineConfig{Steps: l.chain(), Storage: storage})
-	token(t, p)
+	mustToken(t, p)
 	require.NoError(t, p.InvalidateStep(t.Context(), "device"))
 	require.NoError(t, storage.Delete(t.Context(), "requestforge:device", "requestforge:app", "requestforge:user"))
-	token(t, p)
+	mustToken(t, p)
 	entries, err := storage.Load(t.Context(), "requestforge:device")
 	require.NoError(t, err)
 	require.EqualValues(t, 1, entries[0].Mark)

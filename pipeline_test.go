@@ -91,7 +91,7 @@ func (l *login) chain() []rf.Step {
 	return []rf.Step{l.step("device"), l.step("app", "device"), l.step("user", "app")}
 }
 
-func token(t *testing.T, p *rf.Pipeline) *rf.Token {
+func mustToken(t *testing.T, p *rf.Pipeline) *rf.Token {
 	t.Helper()
 	tok, err := p.Token(t.Context())
 	require.NoError(t, err)
@@ -169,7 +169,7 @@ func TestPipelineFailingServerIsAskedOncePerCoolDown(t *testing.T) {
 
 				l.failing("app", nil)
 				time.Sleep(15 * time.Second)
-				require.Equal(t, "user-1", token(t, p).AccessToken)
+				require.Equal(t, "user-1", mustToken(t, p).AccessToken)
 			})
 		})
 	}
@@ -182,7 +182,7 @@ func TestPipelineIndependentStepsAreFetchedInParallel(t *testing.T) {
 			l.step("top", "a", "b", "c"), l.step("a", "root"), l.step("b", "root"), l.step("c"), l.step("root"),
 		}})
 		begun := time.Now()
-		token(t, p)
+		mustToken(t, p)
 		require.Equal(t, 3*time.Second, time.Since(begun), "the critical path is root, a or b, top")
 		require.Equal(t, 1, l.fetches("root"))
 	})
@@ -193,12 +193,12 @@ func TestPipelineLiveLeafAsksNothingOfItsAncestors(t *testing.T) {
 		l := newLogin()
 		l.life["device"], l.life["app"], l.life["user"] = time.Minute, 2*time.Minute, time.Hour
 		p := pipeline(t, rf.PipelineConfig{Steps: l.chain(), RefreshAhead: -1})
-		token(t, p)
+		mustToken(t, p)
 		time.Sleep(10 * time.Minute)
-		require.Equal(t, "user-1", token(t, p).AccessToken, "expired parents leave their child alone")
+		require.Equal(t, "user-1", mustToken(t, p).AccessToken, "expired parents leave their child alone")
 		require.Equal(t, 1, l.fetches("device"))
 		require.NoError(t, p.InvalidateStep(t.Context(), "user"))
-		tok := token(t, p)
+		tok := mustToken(t, p)
 		require.Equal(t, "user-2", tok.AccessToken)
 		require.Equal(t, " app-2", tok.Extra["from"])
 		require.Equal(t, 2, l.fetches("device"))
@@ -214,10 +214,10 @@ func TestPipelineRenewedParentLeavesItsChildrenAlone(t *testing.T) {
 		storage := rf.NewMemoryStorage()
 		p := pipeline(t, rf.PipelineConfig{Storage: storage, Steps: []rf.Step{l.step("root"), l.step("leaf", "root")}})
 		other := pipeline(t, rf.PipelineConfig{Storage: storage, Steps: []rf.Step{l.step("root")}})
-		require.Equal(t, "leaf-1", token(t, p).AccessToken)
+		require.Equal(t, "leaf-1", mustToken(t, p).AccessToken)
 		time.Sleep(time.Hour)
-		require.Equal(t, "root-2", token(t, other).AccessToken)
-		require.Equal(t, "leaf-1", token(t, p).AccessToken)
+		require.Equal(t, "root-2", mustToken(t, other).AccessToken)
+		require.Equal(t, "leaf-1", mustToken(t, p).AccessToken)
 	})
 }
 
@@ -225,11 +225,11 @@ func TestPipelineLateRefusalsOfOneTokenCostOneFetch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLogin()
 		p := pipeline(t, rf.PipelineConfig{Steps: l.chain()})
-		old := token(t, p)
+		old := mustToken(t, p)
 		for i := range 200 {
 			require.NoError(t, p.Invalidate(t.Context(), old))
 			want := "user-2"
-			got := token(t, p)
+			got := mustToken(t, p)
 			if i == 0 { // never accepted: the parent has the blame
 				require.Equal(t, 2, l.fetches("app"))
 			}
@@ -247,13 +247,13 @@ func TestPipelineInvalidationTakesWhatWasMadeFromTheToken(t *testing.T) {
 			l := newLogin()
 			l.takes = 0
 			p := pipeline(t, rf.PipelineConfig{Steps: l.chain()})
-			token(t, p)
+			mustToken(t, p)
 			if c.step == "" {
 				require.NoError(t, p.InvalidateAll(t.Context()))
 			} else {
 				require.NoError(t, p.InvalidateStep(t.Context(), c.step))
 			}
-			token(t, p)
+			mustToken(t, p)
 			require.Equal(t, c.want, fmt.Sprint(l.fetches("device"), " ", l.fetches("app"), " ", l.fetches("user")))
 		})
 	}
@@ -274,7 +274,7 @@ func TestPipelineTokenDeadOnArrivalIsNotHandedOut(t *testing.T) {
 			time.Sleep(2*time.Second + time.Second/2) // while user-1 is made from app-1
 			p.InvalidateStep(context.Background(), "app")
 		}()
-		tok := token(t, p)
+		tok := mustToken(t, p)
 		require.Equal(t, "user-2", tok.AccessToken)
 		require.Equal(t, " app-2", tok.Extra["from"])
 		require.Equal(t, 1, l.fetches("device"))
@@ -310,10 +310,10 @@ func TestPipelineLineageIsTheLowestWherePathsMeet(t *testing.T) {
 		storage := rf.NewMemoryStorage()
 		steps := []rf.Step{l.step("root"), l.step("a", "root"), l.step("b", "root"), l.step("leaf", "a", "b")}
 		onlyA := pipeline(t, rf.PipelineConfig{Storage: storage, Steps: steps[:2]})
-		token(t, onlyA) // a-1 from root-1
+		mustToken(t, onlyA) // a-1 from root-1
 		time.Sleep(time.Hour)
 		p := pipeline(t, rf.PipelineConfig{Storage: storage, Steps: steps, RefreshFrom: "root"})
-		first := token(t, p)
+		first := mustToken(t, p)
 		require.Equal(t, " a-1 b-1", first.Extra["from"])
 		require.Equal(t, 2, l.fetches("root"), "b-1 is from root-2")
 
@@ -321,7 +321,7 @@ func TestPipelineLineageIsTheLowestWherePathsMeet(t *testing.T) {
 		// the leaf and a-1, but not b-1.
 		require.NoError(t, storage.Revoke(t.Context(), "requestforge:root", 1))
 		require.NoError(t, p.InvalidateStep(t.Context(), "leaf"))
-		next := token(t, p)
+		next := mustToken(t, p)
 		require.Equal(t, " a-2 b-1", next.Extra["from"])
 	})
 }
@@ -332,9 +332,9 @@ func TestPipelineRefreshAhead(t *testing.T) {
 		l.life["user"] = time.Hour
 		p := pipeline(t, rf.PipelineConfig{Steps: l.chain(), CoolDown: time.Second})
 		issued := time.Now().Add(3 * time.Second)
-		token(t, p)
+		mustToken(t, p)
 		time.Sleep(time.Until(issued.Add(time.Hour - 5*time.Minute - time.Nanosecond)))
-		token(t, p)
+		mustToken(t, p)
 		synctest.Wait()
 		require.Equal(t, 1, l.fetches("user"), "before the window")
 
@@ -344,7 +344,7 @@ func TestPipelineRefreshAhead(t *testing.T) {
 		for range 240 {
 			time.Sleep(time.Second)
 			begun := time.Now()
-			require.Equal(t, "user-1", token(t, p).AccessToken)
+			require.Equal(t, "user-1", mustToken(t, p).AccessToken)
 			require.Zero(t, time.Since(begun))
 		}
 		n := l.fetches("user")
@@ -353,10 +353,10 @@ func TestPipelineRefreshAhead(t *testing.T) {
 
 		l.failing("user", nil)
 		time.Sleep(30 * time.Second)
-		require.Equal(t, "user-1", token(t, p).AccessToken)
+		require.Equal(t, "user-1", mustToken(t, p).AccessToken)
 		time.Sleep(time.Second)
 		synctest.Wait()
-		require.NotEqual(t, "user-1", token(t, p).AccessToken, "renewed in the background")
+		require.NotEqual(t, "user-1", mustToken(t, p).AccessToken, "renewed in the background")
 		require.Equal(t, 1, l.fetches("app"))
 		require.Equal(t, n+1, l.fetches("user"))
 	})
@@ -369,12 +369,12 @@ func TestPipelineShortLivedTokenIsCached(t *testing.T) {
 			l.takes = 0
 			l.life["only"] = life
 			p := pipeline(t, rf.PipelineConfig{Steps: []rf.Step{l.step("only")}, RefreshAhead: -1})
-			token(t, p)
+			mustToken(t, p)
 			time.Sleep(life * 8 / 10)
-			token(t, p)
+			mustToken(t, p)
 			require.Equal(t, 1, l.fetches("only"), "cached for most of its life")
 			time.Sleep(life*2/10 - 1)
-			token(t, p)
+			mustToken(t, p)
 			require.Equal(t, 2, l.fetches("only"), "but not to the very end")
 		}
 	})
@@ -390,7 +390,7 @@ func TestPipelineTTLAndExpiryTheEarlierWins(t *testing.T) {
 			l.life["only"] = c.life
 			s := l.step("only")
 			s.TTL = c.ttl
-			tok := token(t, pipeline(t, rf.PipelineConfig{Steps: []rf.Step{s}}))
+			tok := mustToken(t, pipeline(t, rf.PipelineConfig{Steps: []rf.Step{s}}))
 			if c.want == 0 {
 				require.True(t, tok.Expiry.IsZero())
 			} else {
@@ -428,7 +428,7 @@ func TestPipelineTransientFailureIsTriedAgainInTheFlight(t *testing.T) {
 			return nil
 		})
 		begun := time.Now()
-		require.Equal(t, "only-2", token(t, pipeline(t, rf.PipelineConfig{Steps: []rf.Step{l.step("only")}})).AccessToken)
+		require.Equal(t, "only-2", mustToken(t, pipeline(t, rf.PipelineConfig{Steps: []rf.Step{l.step("only")}})).AccessToken)
 		require.Equal(t, 3*time.Second, time.Since(begun), "Retry-After is obeyed")
 
 		l = newLogin()
@@ -452,7 +452,7 @@ func TestPipelineCallerLeavesAndTheFetchGoesOn(t *testing.T) {
 		_, err := p.Token(ctx)
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 		require.Equal(t, 50*time.Millisecond, time.Since(begun))
-		require.Equal(t, "user-1", token(t, p).AccessToken)
+		require.Equal(t, "user-1", mustToken(t, p).AccessToken)
 		require.Equal(t, 3*time.Second, time.Since(begun))
 	})
 }
@@ -501,7 +501,7 @@ func TestPipelineCrashInAFetcherIsAnErrorAndTheNextCallWorks(t *testing.T) {
 			require.ErrorAs(t, err, &auth)
 			require.Equal(t, "app", auth.Step)
 			require.NotContains(t, err.Error(), "s3cret")
-			require.Equal(t, "user-1", token(t, p).AccessToken, "no cool-down")
+			require.Equal(t, "user-1", mustToken(t, p).AccessToken, "no cool-down")
 		})
 	}
 }
@@ -547,10 +547,10 @@ func TestPipelineStepRefusedByTheAuthServerBlamesItsParent(t *testing.T) {
 			return user.Fetch(ctx, in)
 		})
 		p := pipeline(t, rf.PipelineConfig{Steps: steps, RefreshAhead: -1})
-		token(t, p)
+		mustToken(t, p)
 		refused["app-1"] = true
 		time.Sleep(time.Hour)
-		require.Equal(t, " app-2", token(t, p).Extra["from"])
+		require.Equal(t, " app-2", mustToken(t, p).Extra["from"])
 		require.Equal(t, 1, l.fetches("device"))
 		require.Equal(t, 3, l.fetches("user"), "refused once, tried once more")
 
@@ -588,7 +588,7 @@ func TestPipelineRefreshFetchesEveryStepAndKeepsTheOldIfThatFails(t *testing.T) 
 	synctest.Test(t, func(t *testing.T) {
 		l := newLogin()
 		p := pipeline(t, rf.PipelineConfig{Steps: l.chain()})
-		token(t, p)
+		mustToken(t, p)
 		tok, err := p.Refresh(t.Context())
 		require.NoError(t, err)
 		require.Equal(t, "user-2", tok.AccessToken)
@@ -598,7 +598,7 @@ func TestPipelineRefreshFetchesEveryStepAndKeepsTheOldIfThatFails(t *testing.T) 
 		l.failing("user", func(int) error { return &rf.AuthError{StatusCode: 400} })
 		_, err = p.Refresh(t.Context())
 		require.Error(t, err)
-		require.Equal(t, "user-2", token(t, p).AccessToken)
+		require.Equal(t, "user-2", mustToken(t, p).AccessToken)
 	})
 }
 
@@ -607,12 +607,12 @@ func TestPipelineForgetLeavesNothing(t *testing.T) {
 		l := newLogin()
 		storage := rf.NewMemoryStorage()
 		p := pipeline(t, rf.PipelineConfig{Steps: l.chain(), Storage: storage})
-		token(t, p)
+		mustToken(t, p)
 		require.NoError(t, p.Forget(t.Context()))
 		entries, err := storage.Load(t.Context(), "requestforge:device", "requestforge:app", "requestforge:user")
 		require.NoError(t, err)
 		require.Equal(t, make([]rf.Entry, 3), entries)
-		require.Equal(t, "user-2", token(t, p).AccessToken)
+		require.Equal(t, "user-2", mustToken(t, p).AccessToken)
 		require.Equal(t, 2, l.fetches("device"))
 
 		// A fetch under way comes to nothing.
@@ -623,7 +623,7 @@ func TestPipelineForgetLeavesNothing(t *testing.T) {
 		synctest.Wait()
 		entries, _ = storage.Load(t.Context(), "requestforge:user")
 		require.Nil(t, entries[0].Record)
-		require.Equal(t, "user-4", token(t, p).AccessToken)
+		require.Equal(t, "user-4", mustToken(t, p).AccessToken)
 	})
 }
 
@@ -631,11 +631,11 @@ func TestPipelineRefreshFromTakesTheBlameThere(t *testing.T) {
 	l := newLogin()
 	l.takes = 0
 	storage := rf.NewMemoryStorage()
-	token(t, pipeline(t, rf.PipelineConfig{Steps: l.chain(), Storage: storage}))
+	mustToken(t, pipeline(t, rf.PipelineConfig{Steps: l.chain(), Storage: storage}))
 	p := pipeline(t, rf.PipelineConfig{Steps: l.chain(), Storage: storage, RefreshFrom: "app"})
-	old := token(t, p) // loaded, so it was accepted
+	old := mustToken(t, p) // loaded, so it was accepted
 	require.NoError(t, p.Invalidate(t.Context(), old))
-	token(t, p)
+	mustToken(t, p)
 	require.Equal(t, "1 2 2", fmt.Sprint(l.fetches("device"), " ", l.fetches("app"), " ", l.fetches("user")))
 }
 
@@ -647,14 +647,14 @@ func TestPipelineBlameClimbsWhileNothingIsAccepted(t *testing.T) {
 			return fmt.Sprint(l.fetches("device"), " ", l.fetches("app"), " ", l.fetches("user"))
 		}
 		for _, want := range []string{"1 2 2", "2 3 3", "3 4 4", "3 4 4", "3 4 4"} {
-			require.NoError(t, p.Invalidate(t.Context(), token(t, p)))
-			token(t, p)
+			require.NoError(t, p.Invalidate(t.Context(), mustToken(t, p)))
+			mustToken(t, p)
 			require.Equal(t, want, counts())
 		}
 		require.EqualValues(t, 2, p.Stats().Spared)
 		time.Sleep(10 * time.Second) // one drop more
-		require.NoError(t, p.Invalidate(t.Context(), token(t, p)))
-		token(t, p)
+		require.NoError(t, p.Invalidate(t.Context(), mustToken(t, p)))
+		mustToken(t, p)
 		require.Equal(t, "4 5 5", counts())
 	})
 }
@@ -663,12 +663,12 @@ func TestPipelineInvalidateOfAStrangerDoesNothing(t *testing.T) {
 	l := newLogin()
 	l.takes = 0
 	p := pipeline(t, rf.PipelineConfig{Steps: l.chain()})
-	cur := token(t, p)
+	cur := mustToken(t, p)
 	require.NoError(t, p.Invalidate(t.Context(), nil))
 	require.NoError(t, p.Invalidate(t.Context(), &rf.Token{AccessToken: "other"}))
-	require.Same(t, cur, token(t, p))
+	require.Same(t, cur, mustToken(t, p))
 	require.NoError(t, p.Invalidate(t.Context(), &rf.Token{AccessToken: cur.AccessToken}), "by value")
-	require.NotSame(t, cur, token(t, p))
+	require.NotSame(t, cur, mustToken(t, p))
 }
 
 func TestPipelineKeyPrefixSeparates(t *testing.T) {
@@ -676,7 +676,7 @@ func TestPipelineKeyPrefixSeparates(t *testing.T) {
 	l.takes = 0
 	storage := rf.NewMemoryStorage()
 	for _, prefix := range []string{"a", "b", "a"} {
-		token(t, pipeline(t, rf.PipelineConfig{Steps: l.chain(), Storage: storage, KeyPrefix: prefix}))
+		mustToken(t, pipeline(t, rf.PipelineConfig{Steps: l.chain(), Storage: storage, KeyPrefix: prefix}))
 	}
 	require.Equal(t, 2, l.fetches("user"))
 }
