@@ -167,6 +167,47 @@ type Lease interface {
 	Unlock(ctx context.Context) error
 }
 
+// A Watcher is a [Storage] that tells a process what others have revoked,
+// while its own token would still look live. A [Pipeline] finds it by type
+// assertion; over any other Storage it looks itself, every half minute.
+type Watcher interface {
+	// Watch calls changed with each of keys whose mark has risen or that
+	// was deleted, soon after, whoever did it. Each time that it begins to
+	// listen, or may have missed something, it calls changed with "",
+	// which stands for all of them. It returns when ctx ends, or with an
+	// error when it can't go on; the caller then calls it again after a
+	// while. Calls of changed are one after another and quick.
+	Watch(ctx context.Context, keys []string, changed func(key string)) error
+}
+
+// A FailureStorage is a [Storage] that lets processes share failures, so that
+// a wrong secret in fifty of them is one request to the auth server a
+// cool-down. A [Pipeline] finds it by type assertion.
+type FailureStorage interface {
+	// LoadFailure returns what is remembered under key, with Left as it
+	// is by now. The zero Failure means nothing, or nothing any more.
+	LoadFailure(ctx context.Context, key string) (Failure, error)
+
+	// SaveFailure remembers f under key for f.Left, instead of whatever
+	// was there. A zero or negative Left forgets it.
+	SaveFailure(ctx context.Context, key string, f Failure) error
+}
+
+// A Failure is what processes share of an [AuthError]. It holds no secret.
+type Failure struct {
+	// Fingerprint stands for the configuration of the step that failed,
+	// and reveals nothing of it. A failure of another one is ignored.
+	Fingerprint string
+
+	StatusCode int
+	Code       string
+	Permanent  bool
+
+	// Left is how long until the next try is due. It is a duration, not
+	// a time, since clocks differ.
+	Left time.Duration
+}
+
 // A MemoryStorage is a [Storage] and [Locker] within one process. The zero
 // value is ready to use; it must not be copied after first use.
 //
