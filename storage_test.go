@@ -272,6 +272,17 @@ type leaky string
 
 func (l leaky) MarshalJSON() ([]byte, error) { return nil, fmt.Errorf("can't encode %s", string(l)) }
 
+// moody fails to be JSON the first time only.
+type moody struct{ tried bool }
+
+func (m *moody) MarshalJSON() ([]byte, error) {
+	if !m.tried {
+		m.tried = true
+		return nil, errors.New("hunter2")
+	}
+	return []byte("1"), nil
+}
+
 func TestRecordThatCannotBeEncodedIsAnErrorWithoutContent(t *testing.T) {
 	const secret = "hunter2"
 	itself := map[string]any{"s": secret}
@@ -297,6 +308,7 @@ func TestRecordThatCannotBeEncodedIsAnErrorWithoutContent(t *testing.T) {
 		"not a number":      {extra("num", json.Number(secret)), `Extra["num"]`},
 		"nested":            {extra("nest", []any{map[string]any{secret: json.Number(secret)}}), `Extra["nest"]`},
 		"marshaler's error": {extra("leak", leaky(secret)), `Extra["leak"]`},
+		"moody marshaler":   {extra("mood", new(moody)), "Extra can't be stored"},
 		"holds itself":      {extra("self", itself), `Extra["self"]`},
 		"bytes":             {extra("bytes", secret+"\xff"), `Extra["bytes"]`},
 		"bytes in a list":   {extra("list", []any{"fine", secret + "\xff"}), `Extra["list"]`},
@@ -418,7 +430,7 @@ func TestStorageTypesPrintNoSecrets(t *testing.T) {
 		"MemoryStorage": s, "exported": struct{ S requestforge.Storage }{s}, "unexported": struct{ s *requestforge.MemoryStorage }{s}, "Lease": lease,
 	} {
 		printed := map[string]string{}
-		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d"} {
+		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d", "%t"} {
 			printed[verb] = fmt.Sprintf(verb, v)
 		}
 		data, err := json.Marshal(v)
@@ -436,6 +448,7 @@ func TestStorageTypesPrintNoSecrets(t *testing.T) {
 	}
 
 	got := fmt.Sprint(r)
+	require.Equal(t, got, fmt.Sprintf("%#v", r))
 	for _, want := range []string{"pre:user", "17", "pre:app", "12026", "REDACTED"} {
 		require.Contains(t, got, want)
 	}
