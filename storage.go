@@ -151,7 +151,8 @@ type Storage interface {
 //     ends by itself a while after its holder was last heard of.
 type Locker interface {
 	// TryLock locks key and returns a lease. If somebody holds the lock
-	// it returns false at once, and a nil Lease.
+	// it returns false at once, and a nil Lease. ctx bounds the call, not
+	// the lease.
 	TryLock(ctx context.Context, key string) (Lease, bool, error)
 }
 
