@@ -886,7 +886,7 @@ func TestRedirectsNeverLeaveTheOrigin(t *testing.T) {
 		for name, target := range map[string]string{"another origin": other.URL, "plain http": plain.URL} {
 			t.Run(fmt.Sprint(status, " to ", name), func(t *testing.T) {
 				srv := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-					http.Redirect(w, r, target+"/x?key="+fetchSecret, status)
+					http.Redirect(w, r, target+"/"+fetchSecret+"?key="+fetchSecret, status)
 				}))
 				defer srv.Close()
 				asked := 0
@@ -897,7 +897,7 @@ func TestRedirectsNeverLeaveTheOrigin(t *testing.T) {
 					ClientAuth: &requestforge.ClientAuth{ID: "id", Secret: fetchSecret},
 				}
 				tok, err := f.Fetch(t.Context(), requestforge.Input{})
-				ae := fetchFailed(t, tok, err, "redirect to another origin")
+				ae := fetchFailed(t, tok, err, target)
 				if ae.StatusCode != status || ae.Permanent || requestforge.Transient(err) || asked != 1 {
 					t.Errorf("got status %d, permanent %v, transient %v, asked %d", ae.StatusCode, ae.Permanent, requestforge.Transient(err), asked)
 				}
