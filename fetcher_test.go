@@ -126,6 +126,11 @@ func TestNothingPrintsASecret(t *testing.T) {
 				}
 			}
 		}
+		for _, v := range []any{tt.v, tt.p} {
+			if _, ok := v.(slog.LogValuer); !ok && name != "requestforge.Input" {
+				t.Errorf("%T is no slog.LogValuer", v)
+			}
+		}
 		for verb, text := range fetchPrints(t, tt.p) {
 			if _, ok := tt.v.(requestforge.Token); ok && verb == "json" && json.Unmarshal([]byte(text), &requestforge.Token{}) == nil {
 				t.Error("a redacted token can be read back as if it were one")
@@ -774,27 +779,32 @@ func TestAZippedResponseIsBoundedByWhatItUnpacksTo(t *testing.T) {
 	fetchFailed(t, tok, err, "larger than 1 MiB")
 }
 
-func TestConnectionsAreUsedAgainAfterAFailure(t *testing.T) {
-	var conns atomic.Int32
-	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.WriteHeader(500)
-		io.WriteString(w, strings.Repeat("x", 8<<10))
-	}))
-	srv.Config.ConnState = func(_ net.Conn, s http.ConnState) {
-		if s == http.StateNew {
-			conns.Add(1)
-		}
-	}
-	srv.Start()
-	t.Cleanup(srv.Close)
-	f := &requestforge.BodyFetcher{URL: srv.URL, Client: srv.Client()}
-	for range 3 {
-		if _, err := f.Fetch(t.Context(), requestforge.Input{}); err == nil {
-			t.Fatal("want an error")
-		}
-	}
-	if n := conns.Load(); n != 1 {
-		t.Errorf("%d connections, want 1", n)
+func TestConnectionsAreUsedAgain(t *testing.T) {
+	for name, status := range map[string]int{"after a failure": 500, "after a token in a header": 200} {
+		t.Run(name, func(t *testing.T) {
+			var conns atomic.Int32
+			srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				w.Header().Set("X-Token", "t")
+				w.WriteHeader(status)
+				io.WriteString(w, strings.Repeat("x", 8<<10))
+			}))
+			srv.Config.ConnState = func(_ net.Conn, s http.ConnState) {
+				if s == http.StateNew {
+					conns.Add(1)
+				}
+			}
+			srv.Start()
+			defer srv.Close()
+			f := &requestforge.HeaderFetcher{URL: srv.URL, TokenHeader: "X-Token", Client: srv.Client()}
+			for range 3 {
+				if _, err := f.Fetch(t.Context(), requestforge.Input{}); (err == nil) != (status == 200) {
+					t.Fatal(err)
+				}
+			}
+			if n := conns.Load(); n != 1 {
+				t.Errorf("%d connections, want 1", n)
+			}
+		})
 	}
 }
 
@@ -910,11 +920,13 @@ func TestRedirectsNeverLeaveTheOrigin(t *testing.T) {
 }
 
 func TestRedirectsWithinTheOriginAreFollowed(t *testing.T) {
+	loops := 0
 	srv, seen := fetchServer(t, func(w http.ResponseWriter, r *http.Request) {
 		switch {
 		case r.URL.Path == "/end":
 			fetchJSON(fetchStd)(w, r)
 		case r.URL.Path == "/loop":
+			loops++
 			http.Redirect(w, r, "/loop", http.StatusTemporaryRedirect)
 		default:
 			http.Redirect(w, r, "/end", http.StatusTemporaryRedirect)
@@ -930,6 +942,9 @@ func TestRedirectsWithinTheOriginAreFollowed(t *testing.T) {
 
 	tok, err := (&requestforge.BodyFetcher{URL: srv.URL + "/loop"}).Fetch(t.Context(), requestforge.Input{})
 	fetchFailed(t, tok, err, "stopped after 10 redirects")
+	if loops != 10 {
+		t.Errorf("%d requests in the loop", loops)
+	}
 
 	no := errors.New("no redirects here")
 	f.Client = &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return no }}
