@@ -160,12 +160,15 @@ func (c *call) do(ctx context.Context, in Input) (*answer, error) {
 	redirected := false
 	resp, err := c.httpClient(&redirected).Do(req)
 	if err != nil {
-		e := &AuthError{Err: mask(err, redactExchange)}
-		if redirected {
-			e.Err = fmt.Errorf("%w: %w", errAfterRedirect, e.Err)
+		if ue, ok := err.(*url.Error); ok {
+			// Its URL may be that of a redirect: words of the server's.
+			err = &url.Error{Op: ue.Op, URL: req.URL.String(), Err: ue.Err}
 		}
-		if resp != nil {
-			e.StatusCode = resp.StatusCode // of a redirect not followed; it is closed
+		e := &AuthError{Err: mask(err, redactExchange)}
+		if resp != nil { // of a redirect not followed; it is closed
+			e.StatusCode = resp.StatusCode
+		} else if redirected {
+			e.Err = fmt.Errorf("%w: %w", errAfterRedirect, e.Err)
 		}
 		return nil, e
 	}
@@ -323,7 +326,7 @@ func (c *call) httpClient(redirected *bool) *http.Client {
 		}
 		switch {
 		case !match.Same(req.URL, via[0].URL):
-			return errors.New("this redirect to another origin is not followed, since the credentials would go there too")
+			return fmt.Errorf("redirect to another origin not followed, since the credentials would go there too: %s://%s", req.URL.Scheme, req.URL.Host)
 		case len(via) >= maxRedirects:
 			return fmt.Errorf("stopped after %d redirects", maxRedirects)
 		}
