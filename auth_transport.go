@@ -32,6 +32,8 @@ type AuthTransport struct {
 	Retry          AuthRetryStrategy
 	Refused        func(*http.Response) bool
 	MaxReplayBody  int64
+
+	pathPrefix string // the path that ExcludedPaths are below; set by NewTransport
 }
 
 // Reason says why a request would, or would not, carry the token.
