@@ -247,6 +247,39 @@ func TestLogCountsAttempts(t *testing.T) {
 	}
 }
 
+func TestLogBelowRetryHasOneRecordASend(t *testing.T) {
+	for name, between := range map[string]func(http.RoundTripper) http.RoundTripper{
+		"ours":    func(rt http.RoundTripper) http.RoundTripper { return rt },
+		"foreign": func(rt http.RoundTripper) http.RoundTripper { return sendFunc(rt.RoundTrip) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				logger, records := logged(t, slog.LevelInfo)
+				layer := &requestforge.RetryTransport{
+					Policy: requestforge.RetryPolicy{RetryMax: 2, RetryWaitMin: time.Second, RetryWaitMax: time.Second},
+					Base: between(&requestforge.LoggingTransport{
+						Logger: logger,
+						Base: &requestforge.AuthTransport{
+							Source:  secretTokens{"hunter2"},
+							Origins: []string{"https://h"},
+							Base:    sendFunc(func(req *http.Request) (*http.Response, error) { return answer(req, 503, nil), nil }),
+						},
+					}),
+				}
+				req, err := http.NewRequest(http.MethodGet, "https://h/", nil)
+				require.NoError(t, err)
+				_, err = layer.RoundTrip(req)
+				require.NoError(t, err)
+				got := records()
+				require.Len(t, got, 3)
+				for _, record := range got {
+					assert.EqualValues(t, 1, record["attempts"])
+				}
+			})
+		})
+	}
+}
+
 // renewedTokens gives out another token after each refusal.
 type renewedTokens struct{ n int }
 

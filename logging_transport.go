@@ -4,6 +4,7 @@
 package requestforge
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"net/http"
@@ -65,6 +66,7 @@ func (t *LoggingTransport) roundTrip(x *exchange, req *http.Request) (*http.Resp
 	}
 
 	begun, out, counts := t.begin(base, x, req)
+	attempts, replays := countsOf(counts)
 	start := time.Now()
 	resp, err := forward(base, begun, out)
 	duration := time.Since(start)
@@ -75,12 +77,29 @@ func (t *LoggingTransport) roundTrip(x *exchange, req *http.Request) (*http.Resp
 	if resp != nil {
 		resp.Request = req
 	}
-	if level := levelOf(ctx, resp, err); t.Logger.Enabled(ctx, level) {
-		record := slog.NewRecord(start.Add(duration), level, "request", 0)
-		t.describe(&record, req, resp, err, duration, counts)
-		// Handle's error has no one to go to, as in slog itself.
-		_ = t.Logger.Handler().Handle(ctx, record)
+	level := levelOf(ctx, resp, err)
+	if !t.Logger.Enabled(ctx, level) {
+		return resp, err
 	}
+	// What the layers above have counted before is none of ours.
+	attemptsNow, replaysNow := countsOf(counts)
+	record := slog.NewRecord(start.Add(duration), level, "request", 0)
+	record.AddAttrs(
+		slog.String("method", cmp.Or(req.Method, http.MethodGet)),
+		slog.String("url", redact.URL(req.URL)),
+		outcome(resp, err),
+		slog.Duration("duration", duration),
+		slog.Int64("attempts", max(1, attemptsNow-attempts)),
+		slog.Int64("replayed", replaysNow-replays),
+	)
+	if t.Headers {
+		record.AddAttrs(slog.Any("request_header", redact.Header(req.Header)))
+		if resp != nil {
+			record.AddAttrs(slog.Any("response_header", redact.Header(resp.Header)))
+		}
+	}
+	// As in slog itself, there is nobody to tell of a handler's error.
+	_ = t.Logger.Handler().Handle(ctx, record)
 	return resp, err
 }
 
@@ -113,36 +132,23 @@ func (t *LoggingTransport) begin(base http.RoundTripper, x *exchange, req *http.
 	return x, req, counts
 }
 
-// describe adds the attributes, six of them in the usual case.
-func (t *LoggingTransport) describe(record *slog.Record, req *http.Request, resp *http.Response, err error, duration time.Duration, counts *tally) {
-	method := req.Method
-	if method == "" {
-		method = http.MethodGet
+func countsOf(t *tally) (attempts, replays int64) {
+	if t == nil {
+		return 0, 0
 	}
-	var outcome slog.Attr // handlers leave an empty one out
-	if err != nil {
-		outcome = slog.String("error", redact.Error(err))
-	} else if resp != nil {
-		outcome = slog.Int("status", resp.StatusCode)
+	return int64(t.attempts.Load()), int64(t.replays.Load())
+}
+
+// outcome is the attribute that says how it ended. An empty one, which
+// handlers leave out, stands for a transport below that gave nothing at all.
+func outcome(resp *http.Response, err error) slog.Attr {
+	switch {
+	case err != nil:
+		return slog.String("error", redact.Error(err))
+	case resp != nil:
+		return slog.Int("status", resp.StatusCode)
 	}
-	attempts, replayed := int32(1), int32(0)
-	if counts != nil {
-		attempts, replayed = max(1, counts.attempts.Load()), counts.replays.Load()
-	}
-	record.AddAttrs(
-		slog.String("method", method),
-		slog.String("url", redact.URL(req.URL)),
-		outcome,
-		slog.Duration("duration", duration),
-		slog.Int64("attempts", int64(attempts)),
-		slog.Int64("replayed", int64(replayed)),
-	)
-	if t.Headers {
-		record.AddAttrs(slog.Any("request_header", redact.Header(req.Header)))
-		if resp != nil {
-			record.AddAttrs(slog.Any("response_header", redact.Header(resp.Header)))
-		}
-	}
+	return slog.Attr{}
 }
 
 func levelOf(ctx context.Context, resp *http.Response, err error) slog.Level {

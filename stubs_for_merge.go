@@ -18,10 +18,10 @@ func (t *AuthTransport) check() error {
 		errs = append(errs, fmt.Errorf("CallerHeader %d: unknown", t.CallerHeader))
 	}
 	if _, err := match.ParseOrigins(t.Origins); err != nil {
-		eachError(err, func(err error) { errs = append(errs, fmt.Errorf("Origins %w", err)) })
+		eachMistake(err, func(text string) { errs = append(errs, fmt.Errorf("Origins %s", text)) })
 	}
 	if _, err := match.ParsePaths(t.pathPrefix, t.ExcludedPaths); err != nil {
-		eachError(err, func(err error) { errs = append(errs, fmt.Errorf("ExcludedPaths %w", err)) })
+		eachMistake(err, func(text string) { errs = append(errs, fmt.Errorf("ExcludedPaths %s", text)) })
 	}
 	if errs == nil {
 		return nil

@@ -167,8 +167,8 @@ type Config struct {
 	MaxReplayBody int64
 
 	// Retry says which requests are sent again after a failure, and when.
-	// With a RetryMax of zero there is no retry layer, unless an
-	// AttemptTimeout asks for one.
+	// With a RetryMax of zero there is no retry layer, and an
+	// AttemptTimeout has no effect.
 	Retry RetryPolicy
 
 	// Logger gets one record for each request. Nil means no logging layer.
@@ -204,19 +204,22 @@ type Transport struct {
 // reported, all of them joined, each by the name of its field.
 func NewTransport(cfg Config) (*Transport, error) {
 	var errs []error
-	report := func(err error) { errs = append(errs, fmt.Errorf("requestforge: Config.%w", err)) }
+	report := func(format string, args ...any) {
+		errs = append(errs, fmt.Errorf("requestforge: Config."+format, args...))
+	}
 
 	if isNilPointer(cfg.Base) {
-		report(fmt.Errorf("Base: a nil %T; leave it out for http.DefaultTransport", cfg.Base))
+		report("Base: a nil %T; leave it out for http.DefaultTransport", cfg.Base)
 	}
-	base, baseErrs := parseBaseURL(cfg.BaseURL)
-	for _, err := range baseErrs {
-		report(err)
+	base, faults := parseBaseURL(cfg.BaseURL)
+	for _, fault := range faults {
+		report("BaseURL %s", fault)
 	}
 	t := &Transport{base: base}
 	if base != nil {
-		t.rawDir = strings.TrimRight(base.EscapedPath(), "/")
-		t.dir = base.Path[:len(base.Path)-(len(base.EscapedPath())-len(t.rawDir))]
+		escaped := base.EscapedPath()
+		t.rawDir = strings.TrimRight(escaped, "/")
+		t.dir = base.Path[:len(base.Path)-(len(escaped)-len(t.rawDir))]
 	}
 
 	auth := &AuthTransport{
@@ -232,34 +235,31 @@ func NewTransport(cfg Config) (*Transport, error) {
 		MaxReplayBody:  cfg.MaxReplayBody,
 		pathPrefix:     t.dir,
 	}
-	noTokens := isNilPointer(cfg.Tokens)
-	if noTokens {
-		report(fmt.Errorf("Tokens: a nil %T; was the error of its constructor looked at?", cfg.Tokens))
-	} else if cfg.Tokens != nil && base != nil && base.Scheme == "http" && !cfg.AllowPlaintext && !match.Loopback(base) {
-		report(fmt.Errorf("BaseURL %q: the token would travel over plain http for anyone to read; use https, or set AllowPlaintext", redact.URL(base)))
+	switch {
+	case isNilPointer(cfg.Tokens):
+		report("Tokens: a nil %T; was the error of its constructor looked at?", cfg.Tokens)
+	case cfg.Tokens != nil && base != nil && base.Scheme == "http" && !cfg.AllowPlaintext && !match.Loopback(base):
+		report("BaseURL %q: the token would travel over plain http for anyone to read; use https, or set AllowPlaintext", redact.URL(base))
 	}
 	if len(auth.Origins) == 0 {
+		auth.Origins = []string{AnyOrigin} // for check, where nothing better follows
 		switch {
 		case base != nil:
 			origin := (&url.URL{Scheme: base.Scheme, Host: base.Host}).String()
 			if _, err := match.ParseOrigins([]string{origin}); err != nil {
-				report(fmt.Errorf("BaseURL: its origin can't be compared with others: %w", err))
-				origin = AnyOrigin
+				report("BaseURL: as an origin for the token, %v", err)
+				break
 			}
 			auth.Origins = []string{origin}
-		default:
-			if cfg.Tokens != nil && cfg.BaseURL == "" {
-				report(errors.New(`Origins: none, and no BaseURL to take one from: say where the token may go, as in Origins: []string{"https://api.example.com"}`))
-			}
-			// Reported, or not needed: check has nothing to add.
-			auth.Origins = []string{AnyOrigin}
+		case cfg.Tokens != nil && cfg.BaseURL == "":
+			report(`Origins: none, and no BaseURL to take one from: say where the token may go, as in Origins: []string{"https://api.example.com"}`)
 		}
 	}
-	if cfg.Tokens == nil || noTokens {
+	if cfg.Tokens == nil || isNilPointer(cfg.Tokens) {
 		auth.Source = new(Pipeline) // for check alone: this layer isn't going to be used
 	}
-	eachError(auth.check(), report)
-	eachError(cfg.Retry.check(), func(err error) { report(fmt.Errorf("Retry.%w", err)) })
+	eachMistake(auth.check(), func(text string) { report("%s", text) })
+	eachMistake(cfg.Retry.check(), func(text string) { report("Retry.%s", text) })
 	if errs != nil {
 		return nil, errors.Join(errs...)
 	}
@@ -268,7 +268,7 @@ func NewTransport(cfg Config) (*Transport, error) {
 	if cfg.Tokens != nil {
 		t.auth, t.top = auth, auth
 	}
-	if cfg.Retry.RetryMax > 0 || cfg.Retry.AttemptTimeout > 0 {
+	if cfg.Retry.RetryMax > 0 {
 		policy := cfg.Retry
 		if policy.MaxReplayBody == 0 {
 			policy.MaxReplayBody = cfg.MaxReplayBody
@@ -413,19 +413,17 @@ func undotted(host string) string {
 	return trimmed + port
 }
 
-// parseBaseURL returns the URL in raw, or everything that keeps it from
-// being a base URL; nothing for "".
-func parseBaseURL(raw string) (*url.URL, []error) {
+// parseBaseURL returns the URL in raw, nil for "", or everything that keeps it
+// from being a base URL.
+func parseBaseURL(raw string) (u *url.URL, faults []string) {
 	if raw == "" {
 		return nil, nil
 	}
-	var errs []error
-	fault := func(text string) { errs = append(errs, fmt.Errorf("BaseURL %q: %s", redact.Text(raw), text)) }
-
 	u, err := url.Parse(raw)
 	if err != nil {
-		return nil, []error{fmt.Errorf("BaseURL: %s", redact.Error(err))}
+		return nil, []string{"can't be read: " + redact.Error(err)}
 	}
+	fault := func(text string) { faults = append(faults, fmt.Sprintf("%q: %s", redact.URL(u), text)) }
 	switch {
 	case u.Scheme == "":
 		fault("it is relative; begin it with https:// and a host")
@@ -437,28 +435,29 @@ func parseBaseURL(raw string) (*url.URL, []error) {
 		fault("it has no host")
 	}
 	if u.User != nil {
-		fault("remove the user info: it would go out with every request; see Tokens and Header")
+		fault("remove the user info, which would go out with every request; a TokenSource can supply it")
 	}
 	if u.RawQuery != "" || u.ForceQuery {
-		fault("remove the query: it has no place before a path")
+		fault("remove the query, which has no place before a path")
 	}
 	if strings.Contains(raw, "#") {
-		fault("remove the fragment: it is never sent")
+		fault("remove the fragment, which is never sent")
 	}
-	if errs != nil {
-		return nil, errs
+	if faults != nil {
+		return nil, faults
 	}
 	return u, nil
 }
 
-// eachError calls f for each of the errors joined in err.
-func eachError(err error, f func(error)) {
+// eachMistake calls f with each of the mistakes joined in err, without the
+// package's name before it.
+func eachMistake(err error, f func(text string)) {
 	if joined, ok := err.(interface{ Unwrap() []error }); ok {
 		for _, err := range joined.Unwrap() {
-			eachError(err, f)
+			eachMistake(err, f)
 		}
 	} else if err != nil {
-		f(err)
+		f(strings.TrimPrefix(err.Error(), "requestforge: "))
 	}
 }
 

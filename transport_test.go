@@ -414,8 +414,8 @@ func TestNewTransportReportsEveryMistake(t *testing.T) {
 		cfg  requestforge.Config
 		want []string // one line each, in part
 	}{
-		{"unparsable BaseURL", requestforge.Config{BaseURL: "https://h:port/hunter2"}, []string{"Config.BaseURL: parse"}},
-		{"password in an unparsable BaseURL", requestforge.Config{BaseURL: "https://me:hunter2/x@h"}, []string{"Config.BaseURL: parse"}},
+		{"unparsable BaseURL", requestforge.Config{BaseURL: "https://h:port/hunter2"}, []string{"Config.BaseURL can't be read: parse"}},
+		{"password in an unparsable BaseURL", requestforge.Config{BaseURL: "https://me:hunter2/x@h"}, []string{"Config.BaseURL can't be read: parse"}},
 		{"relative BaseURL", requestforge.Config{BaseURL: "/v1"}, []string{`Config.BaseURL "/v1": it is relative`}},
 		{"host only", requestforge.Config{BaseURL: "api.example.com/v1"}, []string{`Config.BaseURL "api.example.com/v1": it is relative`}},
 		{"host and port only", requestforge.Config{BaseURL: "localhost:8080"}, []string{"Config.BaseURL", "its scheme must be https or http"}},
@@ -435,7 +435,7 @@ func TestNewTransportReportsEveryMistake(t *testing.T) {
 
 		{"plain http", requestforge.Config{BaseURL: "http://h/v1", Tokens: tokens}, []string{`Config.BaseURL "http://h/v1": the token would travel over plain http`}},
 		{"no origin", requestforge.Config{Tokens: tokens}, []string{"Config.Origins: none, and no BaseURL"}},
-		{"host that isn't ASCII", requestforge.Config{BaseURL: "https://bücher.example", Tokens: tokens}, []string{"Config.BaseURL: its origin"}},
+		{"host that isn't ASCII", requestforge.Config{BaseURL: "https://bücher.example", Tokens: tokens}, []string{"Config.BaseURL: as an origin"}},
 		{"origin", requestforge.Config{Origins: []string{"example.com", "https://me:hunter2@h"}, Tokens: tokens}, []string{"Config.Origins", "Config.Origins"}},
 		{"excluded path", requestforge.Config{Origins: []string{"*"}, ExcludedPaths: []string{"health", "/a**"}, Tokens: tokens}, []string{"Config.ExcludedPaths", "Config.ExcludedPaths"}},
 		{"header name", requestforge.Config{Origins: []string{"*"}, Header: "X Key", Tokens: tokens}, []string{`Config.Header "X Key"`}},
