@@ -220,10 +220,10 @@ func (t *AuthTransport) compile() (rules, error) {
 	}
 	var err error
 	if r.origins, err = match.ParseOrigins(t.Origins); err != nil {
-		errs = append(errs, fmt.Errorf("Origins: %w", err))
+		eachMistake(err, func(text string) { errs = append(errs, errors.New("Origins: "+text)) })
 	}
 	if r.paths, err = match.ParsePaths(t.pathPrefix, t.ExcludedPaths); err != nil {
-		errs = append(errs, fmt.Errorf("ExcludedPaths: %w", err))
+		eachMistake(err, func(text string) { errs = append(errs, errors.New("ExcludedPaths: "+text)) })
 	}
 	if t.CallerHeader < KeepCaller || t.CallerHeader > RejectCaller {
 		errs = append(errs, fmt.Errorf("CallerHeader is %d; use KeepCaller, ReplaceCaller or RejectCaller", t.CallerHeader))

@@ -47,7 +47,11 @@ func (st *state) cooling(s *step) *AuthError {
 // failed remembers err, tells the step's hook and returns what the callers
 // get.
 func (f *fetch) failed(ctx context.Context, err error) error {
-	s, auth := f.step, f.name(err)
+	s := f.step
+	auth, named := err.(*AuthError) // by try
+	if !named {
+		auth = f.name(err)
+	}
 	if errors.Is(err, errForgot) {
 		return auth
 	}

@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"reflect"
 	"slices"
 	"sync"
 	"time"
@@ -834,14 +833,4 @@ func canonicalExtra(extra map[string]any) (map[string]any, error) {
 		return nil, fmt.Errorf("the token's Extra can't be read back from JSON: %T", err)
 	}
 	return same, nil
-}
-
-// isNilPointer reports whether v is an interface around nothing, the slip
-// that "v == nil" doesn't see.
-func isNilPointer(v any) bool {
-	switch r := reflect.ValueOf(v); r.Kind() {
-	case reflect.Pointer, reflect.Func, reflect.Map, reflect.Interface:
-		return r.IsNil()
-	}
-	return false
 }
