@@ -73,9 +73,7 @@ func (x *exchange) begin(req *http.Request, limit int64) *http.Request {
 	if !oneShot(req) || x.body.Used() {
 		return req
 	}
-	if req != &x.out {
-		x.out = *req
-	}
+	x.out = *req
 	x.out.Body = x.body.Begin(req.Body, limit)
 	return &x.out
 }

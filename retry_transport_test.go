@@ -3,6 +3,7 @@ package requestforge_test
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -412,7 +413,10 @@ func TestRetryIsOverOnceTheCallersInterestIs(t *testing.T) {
 			return nil, errRetryDown
 		}}}
 		p := retryFast(3)
-		p.CheckRetry = retryAnyway
+		p.CheckRetry = func(context.Context, *http.Response, error) (bool, error) {
+			t.Errorf("%s: CheckRetry was asked, though nothing may follow", name)
+			return true, nil
+		}
 		if _, err := retryOver(base, p).RoundTrip(req); err != errRetryDown {
 			t.Errorf("%s: error %v, want %v", name, err, errRetryDown)
 		}
@@ -618,6 +622,8 @@ func TestDefaultCheckRetryReturnsTheErrorItWasAskedAbout(t *testing.T) {
 		errors.New("unsupported protocol scheme"),
 		&url.Error{Op: "Get", URL: "u", Err: errors.New("stopped after 10 redirects")},
 		fmt.Errorf("net/http: invalid header field name: %w", cert),
+		&tls.CertificateVerificationError{Err: cert},
+		&url.Error{Op: "Get", URL: "u", Err: &tls.CertificateVerificationError{Err: cert}},
 	} {
 		if retry, got := requestforge.DefaultCheckRetry(t.Context(), nil, err); retry || got != err {
 			t.Errorf("DefaultCheckRetry(%v) = %v, %v; want false and the same error", err, retry, got)
