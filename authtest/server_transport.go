@@ -41,10 +41,11 @@ func (t *localTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	// The handler doesn't get the caller's context values, as it wouldn't
 	// over a network.
 	ctx, cancel := context.WithCancelCause(context.Background())
-	x := &localExchange{ctx: ctx, cancel: cancel, req: req, header: make(http.Header), ready: make(chan struct{})}
+	x := &localExchange{ctx: ctx, cancel: cancel, req: req, body: req.Body, header: make(http.Header), ready: make(chan struct{})}
 	x.changed = sync.NewCond(&x.mu)
+	in := x.incoming() // here, as the caller may change the request once this returns
 	x.stop = context.AfterFunc(req.Context(), func() { x.breakOff(req.Context().Err(), true) })
-	go x.run(s)
+	go x.run(s, in)
 
 	<-x.ready
 	if x.resp == nil {
@@ -84,7 +85,9 @@ func (s *Simulator) reachable(req *http.Request) error {
 type localExchange struct {
 	ctx    context.Context // the handler's
 	cancel context.CancelCauseFunc
-	req    *http.Request // the caller's
+	req    *http.Request // the caller's; for the response, not to be looked at
+	body   io.ReadCloser // the caller's; nil: none
+	head   bool          // the response has no body
 	stop   func() bool   // lets go of the caller's context
 
 	header http.Header // the handler's, until it is committed
@@ -107,8 +110,32 @@ const (
 	localBuffer  = 1 << 20 // buffered bytes from which the handler waits for the reader
 )
 
+// incoming is the request as the handler sees it.
+func (x *localExchange) incoming() *http.Request {
+	in := x.req.Clone(x.ctx)
+	in.Body = http.NoBody
+	if x.body != nil && x.body != http.NoBody {
+		in.Body = &localBody{x: x, left: x.req.ContentLength}
+		if in.ContentLength == 0 {
+			in.ContentLength = -1
+		}
+	}
+	if in.Method == "" {
+		in.Method = http.MethodGet
+	}
+	if in.Host == "" {
+		in.Host = in.URL.Host
+	}
+	in.RequestURI = in.URL.RequestURI()
+	in.RemoteAddr = "192.0.2.1:1234"
+	in.Proto, in.ProtoMajor, in.ProtoMinor = "HTTP/1.1", 1, 1
+	in.GetBody, in.Cancel, in.Response = nil, nil, nil
+	x.head = in.Method == http.MethodHead
+	return in
+}
+
 // run calls the handler.
-func (x *localExchange) run(s *Simulator) {
+func (x *localExchange) run(s *Simulator, in *http.Request) {
 	returned := false
 	defer func() {
 		err := errors.New("authtest: the handler exited its goroutine")
@@ -125,24 +152,6 @@ func (x *localExchange) run(s *Simulator) {
 		}
 		x.cancel(context.Canceled)
 	}()
-	in := x.req.Clone(x.ctx)
-	in.Body = http.NoBody
-	if x.req.Body != nil && x.req.Body != http.NoBody {
-		in.Body = &localBody{x: x, left: x.req.ContentLength}
-		if in.ContentLength == 0 {
-			in.ContentLength = -1
-		}
-	}
-	if in.Method == "" {
-		in.Method = http.MethodGet
-	}
-	if in.Host == "" {
-		in.Host = in.URL.Host
-	}
-	in.RequestURI = in.URL.RequestURI()
-	in.RemoteAddr = "192.0.2.1:1234"
-	in.Proto, in.ProtoMajor, in.ProtoMinor = "HTTP/1.1", 1, 1
-	in.GetBody, in.Cancel, in.Response = nil, nil, nil
 	s.ServeHTTP(x, in)
 	returned = true
 }
@@ -168,8 +177,8 @@ func (x *localExchange) breakOff(err error, drop bool) {
 }
 
 func (x *localExchange) closeRequest() {
-	if x.req.Body != nil {
-		x.closeBody.Do(func() { x.req.Body.Close() })
+	if x.body != nil {
+		x.closeBody.Do(func() { x.body.Close() })
 	}
 }
 
@@ -241,7 +250,7 @@ func (x *localExchange) Write(p []byte) (int, error) {
 		x.header.Set("Content-Type", http.DetectContentType(p))
 	}
 	x.commit(http.StatusOK)
-	if x.req.Method == http.MethodHead {
+	if x.head {
 		return len(p), nil
 	}
 	if code := x.committed.StatusCode; code == http.StatusNoContent || code == http.StatusNotModified {
@@ -287,7 +296,7 @@ func (b *localBody) Read(p []byte) (int, error) {
 	if err := context.Cause(b.x.ctx); err != nil {
 		return 0, err
 	}
-	n, err := b.x.req.Body.Read(p)
+	n, err := b.x.body.Read(p)
 	b.read += int64(n)
 	known := b.left > 0
 	switch {
