@@ -846,9 +846,9 @@ func TestServerFaultsTakeTime(t *testing.T) {
 		}
 		resp.Body.Close()
 
-		ctx, cancel = context.WithTimeout(t.Context(), 5*time.Second)
+		ctx, cancel = context.WithTimeout(t.Context(), 5*time.Second+time.Second/2)
 		defer cancel()
-		if r, err := try(ctx, sim, "GET", "/api", ""); !errors.Is(err, context.DeadlineExceeded) || r.body != "abcd" {
+		if r, err := try(ctx, sim, "GET", "/api", ""); !errors.Is(err, context.DeadlineExceeded) || r.body != "abcde" {
 			t.Errorf("got %q, %v", r.body, err)
 		}
 	})
