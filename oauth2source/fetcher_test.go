@@ -191,7 +191,7 @@ func TestErrorsKeepTheirChainButNoSecret(t *testing.T) {
 			if !errors.Is(got, refused) {
 				t.Errorf("%v doesn't lead to its cause any more", got)
 			}
-			if strings.Contains(err.Error(), "example.com") && !strings.Contains(got.Error(), "example.com") {
+			if err == error(inner) && !strings.Contains(got.Error(), "example.com/token") {
 				t.Errorf("%v doesn't say which server", got)
 			}
 			noSecret(t, got)

@@ -30,14 +30,15 @@ import (
 // TokenSource returns src as an oauth2.TokenSource: put a pipeline into an
 // oauth2.Transport, or into any SDK that takes such a source.
 //
-// A call of an oauth2.TokenSource has no context of its own, so ctx bounds
-// all of them: once it is done, every call fails with its error. Nil means
+// A call of an oauth2.TokenSource has no context of its own, so that ctx is the
+// context of every call: no token is fetched once it is done. Nil means
 // context.Background. A nil src is an error at each call.
 //
 // Nothing is cached on top of src, so that a token that was invalidated there
 // is gone here too; see the package comment for who might put a cache around
-// it. x/oauth2 never tells a source that its token was refused: to have
-// refused requests replayed, use requestforge.AuthTransport.
+// it. x/oauth2 never tells a source that its token was refused, so that someone
+// else must invalidate it, by Pipeline.InvalidateStep say. To have that done,
+// and the request replayed, use requestforge.AuthTransport.
 //
 // The token comes without its refresh token. That one is for src to spend, and
 // a second holder would spend it twice, which servers that rotate them take
