@@ -181,6 +181,7 @@ func TestErrorsKeepTheirChainButNoSecret(t *testing.T) {
 	for name, err := range map[string]error{
 		"as http.Client returns it": inner,
 		"wrapped by an SDK":         fmt.Errorf("sdk: %w", inner),
+		"quoted by an SDK":          fmt.Errorf("POST %s: %w", inner.URL, inner),
 		"a URL no one can read":     &url.Error{Op: "parse", URL: "https://%zz:hunter2@", Err: refused},
 		"text from the wire":        &url.Error{Op: "Post", URL: "https://example.com", Err: fmt.Errorf("malformed HTTP response %q: %w", secret+`" `+secret, refused)},
 		"a body in a field":         bodyError{Body: `"hunter2"`, err: refused},
