@@ -39,7 +39,7 @@ type tallyLayer struct {
 
 func (l *tallyLayer) roundTrip(x *exchange, req *http.Request) (*http.Response, error) {
 	l.exchanges = append(l.exchanges, x)
-	x.replays.Add(1)
+	x.replayed()
 	return forward(&l.tallyBase, x, req)
 }
 
