@@ -482,7 +482,7 @@ type readySource interface {
 // context, as the transports of net/http do.
 func token(src TokenSource, req *http.Request) (*Token, error) {
 	ctx := req.Context()
-	if req.Cancel != nil {
+	if done := cancelOf(req); done != nil {
 		// http.Client sets Cancel on each request if it has a Timeout,
 		// so the common case has to be cheap.
 		if r, ok := src.(readySource); ok {
@@ -495,7 +495,7 @@ func token(src TokenSource, req *http.Request) (*Token, error) {
 		defer cancel()
 		go func() {
 			select {
-			case <-req.Cancel:
+			case <-done:
 				cancel()
 			case <-ctx.Done():
 			}

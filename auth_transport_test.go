@@ -598,6 +598,7 @@ func TestAuthWaitForATokenHonoursCancel(t *testing.T) {
 			rt := &rf.AuthTransport{Source: src, Origins: []string{host}, Base: api(func(string) bool { return true })}
 			req, _ := http.NewRequest("GET", host, nil)
 			cancel := make(chan struct{})
+			//lint:ignore SA1019 http.Client sets it
 			req.Cancel = cancel
 			begun := time.Now()
 			time.AfterFunc(time.Second, func() { close(cancel) })
