@@ -404,7 +404,7 @@ func TestRetryIsOverOnceTheCallersInterestIs(t *testing.T) {
 	for name, req := range map[string]*http.Request{
 		"context": newRetryRequest(t, "GET", nil).WithContext(ctx),
 		//lint:ignore SA1019 http.Client sets it
-		"Cancel":  func() *http.Request { r := newRetryRequest(t, "GET", nil); r.Cancel = stop; return r }(),
+		"Cancel": func() *http.Request { r := newRetryRequest(t, "GET", nil); r.Cancel = stop; return r }(),
 	} {
 		base := &retryBase{steps: []retryStep{func(*http.Request) (*http.Response, error) {
 			if name == "context" {

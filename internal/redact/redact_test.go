@@ -98,7 +98,7 @@ func (w wrapped) Unwrap() error { return w.err }
 
 func TestErrorMasksEveryURL(t *testing.T) {
 	get := func(raw string) error { return &url.Error{Op: "Get", URL: raw, Err: errors.New("EOF")} }
-	parse := url.Parse // by another name, because these are wrong on purpose
+	parse := func(raw string) (*url.URL, error) { return url.Parse(raw) } // these are wrong on purpose
 	_, badPort := parse("https://me:hunter2/x@h/?k=hunter2")
 	_, badEscape := parse("https://h/%hu?k=hunter2")
 	_, ctl := parse("https://h/\x7f?k=hunter2")
