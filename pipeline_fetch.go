@@ -71,13 +71,10 @@ func (st *state) above(w want, s *step, stamp uint64) want {
 
 // newer wants tokens of every step above those that exist now.
 func (st *state) newer(ctx context.Context) want {
-	steps := st.p.steps
-	if entries, err := st.p.store.load(ctx, st.p.keys()...); err == nil {
-		st.merge(ctx, steps, entries)
-	}
+	st.pull(ctx, st.p.steps, nil) // without it, what is known here has to do
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	w := want{make([]uint64, len(steps))}
+	w := want{make([]uint64, len(st.steps))}
 	for i := range st.steps {
 		w.floor[i] = st.steps[i].top
 	}
@@ -88,6 +85,7 @@ func (st *state) newer(ctx context.Context) want {
 type fetchMark struct {
 	state *state
 	step  *step
+	born  int // the state's epoch that it began in
 	outer *fetchMark
 }
 
@@ -108,7 +106,29 @@ func (st *state) get(ctx context.Context, s *step, w want) (*held, error) {
 	return st.join(ctx, s, w)
 }
 
+// born returns the epoch that ctx belongs to: that of the flight that it is
+// in, else the current one.
+func (st *state) born(ctx context.Context) int {
+	outer, _ := ctx.Value(fetchKey{}).(*fetchMark)
+	for m := outer; m != nil; m = m.outer {
+		if m.state == st {
+			return m.born
+		}
+	}
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return st.epoch
+}
+
+// forgotten reports whether everything was forgotten since the epoch.
+func (st *state) forgotten(born int) bool {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return st.epoch != born
+}
+
 func (st *state) join(ctx context.Context, s *step, w want) (*held, error) {
+	born := st.born(ctx)
 	for range joins {
 		if h := st.current(s, w); h != nil {
 			return h, nil
@@ -119,6 +139,9 @@ func (st *state) join(ctx context.Context, s *step, w want) (*held, error) {
 		h, err := st.flights[s.index].Do(ctx, func(ctx context.Context) (*held, error) {
 			return st.fly(ctx, s, w)
 		})
+		if errors.Is(err, errForgot) && !st.forgotten(born) {
+			continue // the flight was from before, we are not
+		}
 		if err != nil {
 			return nil, st.explain(ctx, s, err)
 		}
@@ -186,11 +209,8 @@ func (st *state) ahead(ctx context.Context, h *held, now time.Time) {
 // or an error that everyone who waits gets and that is remembered.
 func (st *state) fly(ctx context.Context, s *step, w want) (*held, error) {
 	outer, _ := ctx.Value(fetchKey{}).(*fetchMark)
-	ctx = context.WithValue(ctx, fetchKey{}, &fetchMark{st, s, outer})
-	f := &fetch{state: st, step: s, want: w, begun: time.Now()}
-	st.mu.Lock()
-	f.born = st.epoch
-	st.mu.Unlock()
+	f := &fetch{state: st, step: s, want: w, born: st.born(ctx)}
+	ctx = context.WithValue(ctx, fetchKey{}, &fetchMark{st, s, f.born, outer})
 	for range rounds {
 		h, err := f.round(ctx)
 		if err != nil {
@@ -209,8 +229,7 @@ type fetch struct {
 	*state
 	step       *step
 	want       want
-	born       int // the epoch that it began in
-	begun      time.Time
+	born       int // the epoch that it belongs to
 	lease      Lease // nil: none
 	failing    *step // the parent that had no token; nil: it is not a parent's fault
 	blamed     bool  // the parents have been blamed once
@@ -235,6 +254,9 @@ func (f *fetch) round(ctx context.Context) (*held, error) {
 	if h != nil || err != nil {
 		return h, err
 	}
+	if f.forgotten(f.born) {
+		return nil, errForgot
+	}
 
 	tok, parents, err := f.obtain(ctx)
 	if err != nil {
@@ -253,11 +275,18 @@ func (f *fetch) look(ctx context.Context) *held {
 	if h := f.current(f.step, f.want); h != nil {
 		return h
 	}
-	entries, err := f.p.store.load(ctx, f.step.keys...)
+	entries, err := f.pull(ctx, append([]*step{f.step}, f.step.ancestors...), nil)
 	if err != nil {
 		return nil
 	}
-	f.merge(ctx, append([]*step{f.step}, f.step.ancestors...), entries)
+	// Only a step's own flight says what was seen of it: what others
+	// load may be older than what this one has saved.
+	f.mu.Lock()
+	f.steps[f.step.index].seen = 0
+	if r := entries[0].Record; r != nil {
+		f.steps[f.step.index].seen = r.Stamp
+	}
+	f.mu.Unlock()
 	h := f.current(f.step, f.want)
 	if h != nil {
 		f.stats[f.step.index].loads.Add(1)
@@ -266,9 +295,24 @@ func (f *fetch) look(ctx context.Context) *held {
 	return h
 }
 
-// merge takes over what the storage holds. A mark that the storage has lost
-// is written back.
-func (st *state) merge(ctx context.Context, steps []*step, entries []Entry) {
+// pull loads steps and takes over what the storage holds of them, unless
+// everything is forgotten meanwhile. A mark that the storage has lost is
+// written back. A step whose key is in deleted was deleted by a process: if
+// there is nothing of it, that was a logout, and its tokens die here, too.
+func (st *state) pull(ctx context.Context, steps []*step, deleted map[string]bool) ([]Entry, error) {
+	keys := make([]string, len(steps))
+	tops := make([]uint64, len(steps))
+	st.mu.Lock()
+	epoch := st.epoch
+	for i, s := range steps {
+		keys[i], tops[i] = s.key, st.steps[s.index].top
+	}
+	st.mu.Unlock()
+	entries, err := st.p.store.load(ctx, keys...)
+	if err != nil {
+		return nil, err
+	}
+
 	type lost struct {
 		key  string
 		mark uint64
@@ -277,19 +321,25 @@ func (st *state) merge(ctx context.Context, steps []*step, entries []Entry) {
 	garbage := map[*step]error{}
 	now := time.Now()
 	st.mu.Lock()
+	if st.epoch != epoch {
+		st.mu.Unlock()
+		return nil, errForgot
+	}
 	for i, s := range steps {
 		e, ss := entries[i], &st.steps[s.index]
+		if deleted[s.key] && e.Record == nil && e.Mark == 0 {
+			st.raise(s, tops[i])
+			continue // there is nothing left for a mark to kill
+		}
 		if e.Mark <= maxStamp {
 			st.raise(s, e.Mark)
 		}
 		if e.Mark < ss.mark {
 			losses = append(losses, lost{s.key, ss.mark})
 		}
-		ss.seen = 0
 		if e.Record == nil {
 			continue
 		}
-		ss.seen = e.Record.Stamp
 		if c := ss.cur; c != nil && c.stamp == e.Record.Stamp && !c.unsaved {
 			continue // the same; ours knows whether it was accepted
 		}
@@ -308,6 +358,7 @@ func (st *state) merge(ctx context.Context, steps []*step, entries []Entry) {
 	for _, l := range losses {
 		st.p.store.revoke(ctx, l.key, l.mark)
 	}
+	return entries, nil
 }
 
 // fromRecord makes a token of a record, or says why it is none of s's.
@@ -443,7 +494,8 @@ func (f *fetch) obtain(ctx context.Context) (*Token, []*held, error) {
 			return nil, nil, err
 		}
 		f.mu.Lock()
-		f.steps[s.index].spent = prev.stamp
+		ss := &f.steps[s.index]
+		ss.spent = max(ss.spent, prev.stamp)
 		f.mu.Unlock()
 		f.log(ctx, slog.LevelInfo, "refresh token of no use; logging in from scratch", s, slog.Any("error", err))
 	}
@@ -458,7 +510,7 @@ func (f *fetch) refreshable() *held {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	ss := &f.steps[f.step.index]
-	if ss.cur == nil || ss.cur.tok.RefreshToken == "" || ss.cur.stamp == ss.spent {
+	if ss.cur == nil || ss.cur.tok.RefreshToken == "" || ss.cur.stamp <= ss.spent {
 		return nil
 	}
 	return ss.cur
@@ -739,7 +791,6 @@ func (f *fetch) save(ctx context.Context, tok *Token, parents []*held) (*held, e
 		return f.adopt(entry, now) // somebody was faster; theirs is everyone's
 	}
 	f.mu.Lock()
-	defer f.mu.Unlock()
 	if err != nil {
 		// For this process only. It can cost one fetch more, when the
 		// storage comes back with another token of that stamp; it
@@ -749,37 +800,47 @@ func (f *fetch) save(ctx context.Context, tok *Token, parents []*held) (*held, e
 		f.raise(s, entry.Mark)
 		h.stamp, ss.seen = entry.Record.Stamp, entry.Record.Stamp
 	}
+	f.mu.Unlock()
 	if s.OnRotate != nil && tok.RefreshToken != "" && (prev == nil || prev.tok.RefreshToken != tok.RefreshToken) {
-		f.mu.Unlock()
 		hook(func() { s.OnRotate(ctx, h.tok) })
-		f.mu.Lock()
 	}
-	if f.born != f.epoch {
-		go f.p.store.delete(context.WithoutCancel(ctx), s.key)
+	if !f.keep(h) {
+		// Within the flight, so that it can't hit what the next one saves.
+		f.p.store.delete(ctx, s.key)
 		return nil, errForgot
 	}
-	f.put(s, h)
-	f.worked(s)
 	return h, nil
+}
+
+// keep makes h the step's token here, unless everything was forgotten.
+func (f *fetch) keep(h *held) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.born != f.epoch {
+		return false
+	}
+	f.put(f.step, h)
+	f.worked(f.step)
+	return true
 }
 
 // adopt takes the token that another process has saved meanwhile.
 func (f *fetch) adopt(entry Entry, now time.Time) (*held, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
 	s := f.step
+	f.mu.Lock()
 	f.raise(s, entry.Mark)
 	h, err := f.fromRecord(s, entry.Record, now)
+	if err == nil {
+		f.steps[s.index].seen = h.stamp
+	}
+	f.mu.Unlock()
 	if err != nil {
 		f.counts.badRecords.Add(1)
 		return nil, fmt.Errorf("another process saved a record that is of no use: %w", err)
 	}
-	if f.born != f.epoch {
+	if !f.keep(h) {
 		return nil, errForgot
 	}
-	f.steps[s.index].seen = h.stamp
-	f.put(s, h)
-	f.worked(s)
 	return h, nil
 }
 

@@ -1,0 +1,135 @@
+// What goes wrong between a pipeline's own parts: a load, a fetch or a hook
+// that is under way while something else happens.
+
+package requestforge_test
+
+import (
+	"context"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	rf "github.com/requestforge/requestforge"
+)
+
+// After a logout no refresh token from before it is spent: not one that was
+// just being loaded, nor one that the storage failed to delete.
+func TestPipelineForgottenRefreshTokenIsNeverSpent(t *testing.T) {
+	t.Run("a load under way", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			r := &rotating{}
+			var slow atomic.Bool // read by the looks now and then, too
+			storage := &faulty{MemoryStorage: rf.NewMemoryStorage(), load: func(e []rf.Entry) ([]rf.Entry, error) {
+				if slow.Load() {
+					time.Sleep(100 * time.Millisecond)
+				}
+				return e, nil
+			}}
+			p := pipeline(t, rf.PipelineConfig{Steps: []rf.Step{r.step()}, Storage: storage, RefreshAhead: -1})
+			mustToken(t, p)
+			time.Sleep(2 * time.Hour)
+			slow.Store(true)
+			time.AfterFunc(50*time.Millisecond, func() { p.Forget(context.Background()) })
+			_, err := p.Token(t.Context())
+			require.ErrorContains(t, err, "forgotten")
+			mustToken(t, p)
+			require.Zero(t, r.refreshs)
+			require.Equal(t, 2, r.logins)
+		})
+	})
+	t.Run("Delete fails", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			r := &rotating{}
+			storage := &faulty{MemoryStorage: rf.NewMemoryStorage(), before: func(op string) error {
+				if op == "Delete" {
+					return errDisk
+				}
+				return nil
+			}}
+			p := pipeline(t, rf.PipelineConfig{Steps: []rf.Step{r.step()}, Storage: storage})
+			mustToken(t, p)
+			require.ErrorIs(t, p.Forget(t.Context()), errDisk)
+			mustToken(t, p)
+			require.Zero(t, r.refreshs)
+			require.Equal(t, 2, r.logins)
+		})
+	})
+}
+
+// Whoever asks after a logout gets a new login, even if a fetch from before it
+// is still under way; and of that one nothing stays, nor does it begin more.
+func TestPipelineForgetEndsWhatIsUnderWayAndNothingElse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLogin()
+		var slow atomic.Bool
+		storage := &faulty{MemoryStorage: rf.NewMemoryStorage(), load: func(e []rf.Entry) ([]rf.Entry, error) {
+			if slow.Load() {
+				time.Sleep(100 * time.Millisecond)
+			}
+			return e, nil
+		}}
+		p := pipeline(t, rf.PipelineConfig{Steps: l.chain(), Storage: storage})
+		before := make(chan error)
+		go func() { _, err := p.Token(t.Context()); before <- err }()
+		time.Sleep(1500 * time.Millisecond) // app is being fetched
+		require.NoError(t, p.Forget(t.Context()))
+		after := make(chan string)
+		go func() { after <- mustToken(t, p).AccessToken }()
+		require.ErrorContains(t, <-before, "forgotten")
+		require.Equal(t, "user-1", <-after)
+		require.Equal(t, 2, l.fetches("device"), "the one before the logout counts for nothing")
+		require.Equal(t, 2, l.fetches("app"))
+
+		// A logout between a step's load and its parents' fetches: none of
+		// them begins.
+		require.NoError(t, p.Forget(t.Context()))
+		slow.Store(true)
+		time.AfterFunc(150*time.Millisecond, func() { p.Forget(context.Background()) })
+		_, err := p.Token(t.Context())
+		require.ErrorContains(t, err, "forgotten")
+		synctest.Wait()
+		require.Equal(t, 2, l.fetches("device"))
+		entries, err := storage.Load(t.Context(), "requestforge:device", "requestforge:app", "requestforge:user")
+		require.NoError(t, err)
+		for _, e := range entries {
+			require.Nil(t, e.Record)
+		}
+	})
+}
+
+// What a forgotten fetch saved is gone before the next one saves.
+func TestPipelineForgottenFetchDeletesNothingNewer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLogin()
+		var p *rf.Pipeline
+		storage := &faulty{MemoryStorage: rf.NewMemoryStorage()}
+		saves, deletes := 0, 0
+		storage.before = func(op string) error {
+			switch op {
+			case "Save":
+				if saves++; saves == 1 {
+					time.Sleep(100 * time.Millisecond) // the logout comes first
+				}
+			case "Delete":
+				if deletes++; deletes == 2 {
+					time.Sleep(200 * time.Millisecond)
+				}
+			}
+			return nil
+		}
+		l.takes = 10 * time.Millisecond
+		p = pipeline(t, rf.PipelineConfig{Steps: []rf.Step{l.step("user")}, Storage: storage})
+		time.AfterFunc(50*time.Millisecond, func() { p.Forget(context.Background()) })
+		_, err := p.Token(t.Context())
+		require.ErrorContains(t, err, "forgotten")
+		mustToken(t, p)
+		time.Sleep(time.Second)
+		entries, err := storage.Load(t.Context(), "requestforge:user")
+		require.NoError(t, err)
+		require.NotNil(t, entries[0].Record)
+		require.Equal(t, "user-2", entries[0].Record.Token.AccessToken)
+	})
+}
