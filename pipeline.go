@@ -62,8 +62,8 @@ type Step struct {
 	Refresh Fetcher
 
 	// OnError is told each error of a fetch of this step, after the tries
-	// within it are used up. It runs on the fetch's goroutine: everyone
-	// who waits for the token waits for it, too. A panic in it is ignored.
+	// within it are used up. It is part of the fetch: everyone who waits
+	// for the token waits for it, too. A panic in it is ignored.
 	OnError func(ctx context.Context, err error)
 
 	// OnRotate is told a token whose refresh token is not the one before,

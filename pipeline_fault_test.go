@@ -5,6 +5,7 @@ package requestforge_test
 
 import (
 	"context"
+	"runtime"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -132,4 +133,29 @@ func TestPipelineForgottenFetchDeletesNothingNewer(t *testing.T) {
 		require.NotNil(t, entries[0].Record)
 		require.Equal(t, "user-2", entries[0].Record.Token.AccessToken)
 	})
+}
+
+// Whatever a hook does is none of the callers' business.
+func TestPipelineHookThatCrashesCostsNobodyTheToken(t *testing.T) {
+	for name, crash := range map[string]func(){
+		"panic":  func() { panic("s3cret") },
+		"goexit": runtime.Goexit,
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := &rotating{}
+			s := r.step()
+			s.OnRotate = func(context.Context, *rf.Token) { crash() }
+			p := pipeline(t, rf.PipelineConfig{Steps: []rf.Step{s}})
+			require.Equal(t, "access-1", mustToken(t, p).AccessToken)
+
+			bad := &rf.AuthError{StatusCode: 400, Code: "invalid_scope", Permanent: true}
+			p = pipeline(t, rf.PipelineConfig{Steps: []rf.Step{{
+				Name:    "user",
+				Fetcher: rf.FetcherFunc(func(context.Context, rf.Input) (*rf.Token, error) { return nil, bad }),
+				OnError: func(context.Context, error) { crash() },
+			}}})
+			_, err := p.Token(t.Context())
+			require.ErrorContains(t, err, "invalid_scope")
+		})
+	}
 }

@@ -229,7 +229,7 @@ type fetch struct {
 	*state
 	step       *step
 	want       want
-	born       int // the epoch that it belongs to
+	born       int   // the epoch that it belongs to
 	lease      Lease // nil: none
 	failing    *step // the parent that had no token; nil: it is not a parent's fault
 	blamed     bool  // the parents have been blamed once
@@ -870,11 +870,16 @@ func (f *fetch) lineage(parents []*held) []uint64 {
 	return stamps
 }
 
-// hook calls an application's function; a panic in it is none of our
-// callers' business.
+// hook calls an application's function; a panic or a Goexit in it is none of
+// our callers' business.
 func hook(f func()) {
-	defer func() { _ = recover() }()
-	f()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		defer func() { _ = recover() }()
+		f()
+	}()
+	<-done
 }
 
 // canonicalExtra gives extra the form that it has after a storage, so that a
