@@ -5,6 +5,7 @@ package requestforge_test
 
 import (
 	"context"
+	"log/slog"
 	"runtime"
 	"sync/atomic"
 	"testing"
@@ -159,3 +160,40 @@ func TestPipelineHookThatCrashesCostsNobodyTheToken(t *testing.T) {
 		})
 	}
 }
+
+// A lock is let go even if what runs under it crashes, as a logger can.
+func TestPipelineCrashUnderALockLetsItGo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLogin()
+		storage := &faulty{MemoryStorage: rf.NewMemoryStorage()}
+		storage.lock = func() (rf.Lease, bool, error) {
+			// What a peer brought just before it let the lock go.
+			const key = "requestforge:user"
+			_, err := storage.MemoryStorage.Save(t.Context(), key, rf.Record{Key: key, Token: &rf.Token{AccessToken: "peer's"}}, 0)
+			require.NoError(t, err)
+			storage.lock = nil
+			return storage.TryLock(t.Context(), key)
+		}
+		var crashed atomic.Bool
+		log := slog.New(handlerFunc(func(r slog.Record) {
+			if r.Message == "requestforge: token loaded" && crashed.CompareAndSwap(false, true) {
+				panic("disk full")
+			}
+		}))
+		p := pipeline(t, rf.PipelineConfig{Steps: []rf.Step{l.step("user")}, Storage: storage, Logger: log})
+		_, err := p.Token(t.Context())
+		require.ErrorContains(t, err, "panic")
+		require.NoError(t, p.InvalidateStep(t.Context(), "user"))
+		begun := time.Now()
+		require.Equal(t, "user-1", mustToken(t, p).AccessToken)
+		require.Equal(t, l.takes, time.Since(begun), "no wait for a lock that nobody holds")
+	})
+}
+
+// handlerFunc is a slog.Handler that sees every record.
+type handlerFunc func(slog.Record)
+
+func (h handlerFunc) Enabled(context.Context, slog.Level) bool      { return true }
+func (h handlerFunc) Handle(_ context.Context, r slog.Record) error { h(r); return nil }
+func (h handlerFunc) WithAttrs([]slog.Attr) slog.Handler            { return h }
+func (h handlerFunc) WithGroup(string) slog.Handler                 { return h }

@@ -249,9 +249,8 @@ func (f *fetch) round(ctx context.Context) (*held, error) {
 	if h := f.look(ctx); h != nil {
 		return h, nil
 	}
-	h, unlock, err := f.lock(ctx)
-	defer unlock()
-	if h != nil || err != nil {
+	defer f.unlock(ctx)
+	if h, err := f.lock(ctx); h != nil || err != nil {
 		return h, err
 	}
 	if f.forgotten(f.born) {
@@ -262,7 +261,7 @@ func (f *fetch) round(ctx context.Context) (*held, error) {
 	if err != nil {
 		return nil, err
 	}
-	h, err = f.save(ctx, tok, parents)
+	h, err := f.save(ctx, tok, parents)
 	if err != nil {
 		return nil, err
 	}
@@ -419,11 +418,10 @@ func (st *state) hold(s *step, tok Token, issued time.Time, lineage []uint64) *h
 // lock keeps other processes from fetching, if the storage can. It returns a
 // token if a peer brings one meanwhile. If the storage is of no help, the
 // flight goes on without a lease.
-func (f *fetch) lock(ctx context.Context) (h *held, unlock func(), err error) {
-	unlock = func() {}
+func (f *fetch) lock(ctx context.Context) (*held, error) {
 	locker, ok := f.p.cfg.Storage.(Locker)
 	if !ok {
-		return nil, unlock, f.told(ctx)
+		return nil, f.told(ctx)
 	}
 	// A peer takes one fetch of this step, and of each ancestor before.
 	var patience <-chan time.Time
@@ -436,34 +434,37 @@ func (f *fetch) lock(ctx context.Context) (h *held, unlock func(), err error) {
 	for {
 		lease, got, err := f.p.store.tryLock(ctx, locker, f.step.key)
 		if err != nil {
-			return nil, unlock, nil
+			return nil, nil
 		}
 		if got {
 			f.lease = lease
-			unlock = func() {
-				f.lease = nil
-				f.p.store.unlock(ctx, lease)
+			if h := f.look(ctx); h != nil { // what the peer before us brought
+				return h, nil
 			}
-			// What the peer before us brought.
-			if h = f.look(ctx); h == nil {
-				err = f.told(ctx)
-			}
-			return h, unlock, err
+			return nil, f.told(ctx)
 		}
 		f.stats[f.step.index].lockWaits.Add(1)
 		select {
 		case <-time.After(pause/2 + rand.N(pause)):
 		case <-patience:
 			f.log(ctx, slog.LevelWarn, "a peer holds the lock of the step for too long; going on without", f.step)
-			return nil, unlock, nil
+			return nil, nil
 		}
 		pause = min(2*pause, 250*time.Millisecond)
-		if h = f.look(ctx); h != nil {
-			return h, unlock, nil
+		if h := f.look(ctx); h != nil {
+			return h, nil
 		}
-		if err = f.told(ctx); err != nil {
-			return nil, unlock, err
+		if err := f.told(ctx); err != nil {
+			return nil, err
 		}
+	}
+}
+
+// unlock gives the lease back, if there is one.
+func (f *fetch) unlock(ctx context.Context) {
+	if lease := f.lease; lease != nil {
+		f.lease = nil
+		f.p.store.unlock(ctx, lease)
 	}
 }
 
