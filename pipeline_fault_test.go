@@ -197,3 +197,26 @@ func (h handlerFunc) Enabled(context.Context, slog.Level) bool      { return tru
 func (h handlerFunc) Handle(_ context.Context, r slog.Record) error { h(r); return nil }
 func (h handlerFunc) WithAttrs([]slog.Attr) slog.Handler            { return h }
 func (h handlerFunc) WithGroup(string) slog.Handler                 { return h }
+
+// A peer can save a token that was dead before it arrived. The older one that
+// requests go on with can still be refused.
+func TestPipelineDeadNewerTokenDoesNotShieldAnOlderOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLogin()
+		l.takes = 0
+		storage := rf.NewMemoryStorage()
+		p := pipeline(t, rf.PipelineConfig{Steps: []rf.Step{l.step("app"), l.step("user", "app")}, Storage: storage})
+		mustToken(t, p)
+		require.NoError(t, p.InvalidateStep(t.Context(), "app"))
+		live := mustToken(t, p)
+		accept(t, p)
+		const key = "requestforge:user"
+		late, err := storage.Save(t.Context(), key, rf.Record{Key: key, Token: &rf.Token{AccessToken: "late"}, Lineage: map[string]uint64{"requestforge:app": 1}}, 2)
+		require.NoError(t, err)
+		require.Equal(t, "late", late.Record.Token.AccessToken)
+		time.Sleep(time.Minute) // p has looked
+		require.Same(t, live, mustToken(t, p))
+		require.NoError(t, p.Invalidate(t.Context(), live))
+		require.Equal(t, "user-3", mustToken(t, p).AccessToken)
+	})
+}

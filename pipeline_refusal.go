@@ -57,7 +57,7 @@ func (st *state) convict(ctx context.Context, rejected *Token) (suspects []suspe
 		return nil, nil
 	}
 	s := h.tok.prov.step
-	if ss := &st.steps[s.index]; ss.cur != nil && ss.cur.stamp > h.stamp || !st.live(s, h) {
+	if c := st.steps[s.index].cur; c != nil && c.stamp > h.stamp && st.live(s, c) || !st.live(s, h) {
 		return nil, nil // replaced or dead: a newer token is not to suffer
 	}
 	if !st.bucket.take(time.Now()) {
