@@ -220,3 +220,22 @@ func TestPipelineDeadNewerTokenDoesNotShieldAnOlderOne(t *testing.T) {
 		require.Equal(t, "user-3", mustToken(t, p).AccessToken)
 	})
 }
+
+// A storage that lost a time, or writes zero for it, revives nothing.
+func TestPipelineStoredExpiryLongAgoIsExpired(t *testing.T) {
+	for _, at := range []time.Time{
+		time.Unix(0, 0), time.Unix(-1, 0), time.Unix(1, 0),
+		time.Date(1, 1, 1, 0, 0, 1, 0, time.UTC), time.Date(1000, 1, 1, 0, 0, 0, 0, time.UTC), time.Date(1500, 1, 1, 0, 0, 0, 0, time.UTC), time.Date(-5000, 1, 1, 0, 0, 0, 0, time.UTC),
+	} {
+		for _, issued := range []time.Time{{}, at, time.Unix(0, 0), time.Now(), time.Date(9000, 1, 1, 0, 0, 0, 0, time.UTC)} {
+			l := newLogin()
+			l.takes = 0
+			storage := rf.NewMemoryStorage()
+			const key = "requestforge:user"
+			_, err := storage.Save(t.Context(), key, rf.Record{Key: key, Issued: issued, Token: &rf.Token{AccessToken: "stored", Expiry: at}}, 0)
+			require.NoError(t, err)
+			p := pipeline(t, rf.PipelineConfig{Steps: []rf.Step{l.step("user")}, Storage: storage})
+			require.Equal(t, "user-1", mustToken(t, p).AccessToken, "%v %v", at, issued)
+		}
+	}
+}

@@ -401,8 +401,13 @@ func (st *state) hold(s *step, tok Token, issued time.Time, lineage []uint64) *h
 	tok.prov = newProvenance(&tok)
 	h := &held{tok: &tok, issued: issued, lineage: lineage}
 	tok.prov.state, tok.prov.step, tok.prov.held = st, s, h
-	// Beyond that, Unix nanoseconds overflow; it is never for our ends.
+	// Beyond these years Unix nanoseconds overflow, or are 0. The first is
+	// never for our ends, the second long ago.
 	if tok.Expiry.IsZero() || tok.Expiry.Year() > 2200 {
+		return h
+	}
+	if tok.Expiry.Year() < 1971 {
+		h.soft, h.hard = 1, 1
 		return h
 	}
 	life := tok.Expiry.Sub(issued)
