@@ -239,3 +239,36 @@ func TestPipelineStoredExpiryLongAgoIsExpired(t *testing.T) {
 		}
 	}
 }
+
+// A storage that answers Save with a record of no use costs nobody the token
+// that was fetched, nor its refresh token.
+func TestPipelineUselessAnswerOfSaveIsGoneAround(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := &rotating{}
+		storage := &saving{MemoryStorage: rf.NewMemoryStorage(), change: func(e *rf.Entry) {
+			e.Record.Lineage = map[string]uint64{"requestforge:other": 1}
+			e.Record.Token.AccessToken = "x"
+		}}
+		p := pipeline(t, rf.PipelineConfig{Steps: []rf.Step{r.step()}, Storage: storage, RefreshAhead: -1})
+		require.Equal(t, "access-1", mustToken(t, p).AccessToken)
+		require.NotZero(t, p.Stats().BadRecords)
+		time.Sleep(2 * time.Hour)
+		require.Equal(t, "access-2", mustToken(t, p).AccessToken)
+		require.Equal(t, 1, r.logins)
+		require.Zero(t, r.reused)
+	})
+}
+
+// saving is a storage that changes what Save returns.
+type saving struct {
+	*rf.MemoryStorage
+	change func(*rf.Entry)
+}
+
+func (s *saving) Save(ctx context.Context, key string, r rf.Record, seen uint64) (rf.Entry, error) {
+	e, err := s.MemoryStorage.Save(ctx, key, r, seen)
+	if err == nil {
+		s.change(&e)
+	}
+	return e, err
+}

@@ -794,7 +794,14 @@ func (f *fetch) save(ctx context.Context, tok *Token, parents []*held) (*held, e
 		err = errors.New("not saved")
 	}
 	if err == nil && !sameToken(entry.Record, h) {
-		return f.adopt(entry, now) // somebody was faster; theirs is everyone's
+		// Somebody was faster; theirs is everyone's, if it is of use.
+		theirs, none := f.adopt(entry, now)
+		if none == nil || none == errForgot {
+			return theirs, none
+		}
+		f.counts.badRecords.Add(1)
+		f.log(ctx, slog.LevelWarn, "stored record ignored", s, slog.Any("reason", none))
+		err = none
 	}
 	f.mu.Lock()
 	if err != nil {
@@ -841,8 +848,7 @@ func (f *fetch) adopt(entry Entry, now time.Time) (*held, error) {
 	}
 	f.mu.Unlock()
 	if err != nil {
-		f.counts.badRecords.Add(1)
-		return nil, fmt.Errorf("another process saved a record that is of no use: %w", err)
+		return nil, err
 	}
 	if !f.keep(h) {
 		return nil, errForgot
