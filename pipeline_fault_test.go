@@ -7,6 +7,8 @@ import (
 	"context"
 	"log/slog"
 	"runtime"
+	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -271,4 +273,37 @@ func (s *saving) Save(ctx context.Context, key string, r rf.Record, seen uint64)
 		s.change(&e)
 	}
 	return e, err
+}
+
+// A wrapper may tell its pipeline of a refusal in its own time, while the
+// request that took the drop gives it back.
+func TestPipelineInvalidateInTheBackgroundRacesWithNothing(t *testing.T) {
+	l := newLogin()
+	l.takes = 0
+	p := pipeline(t, rf.PipelineConfig{Steps: l.chain()})
+	var wg sync.WaitGroup
+	rt := &rf.AuthTransport{Source: &deferring{p: p, wg: &wg}, Origins: []string{host}, Retry: rf.SimpleAuthRetry(2, 0), Base: api(func(tok string) bool { return strings.HasPrefix(tok, "other") })}
+	for range 10 {
+		get(t, rt, host)
+	}
+	wg.Wait()
+}
+
+// deferring has p's token and, after each refusal, one of its own.
+type deferring struct {
+	p     *rf.Pipeline
+	wg    *sync.WaitGroup
+	other bool
+}
+
+func (d *deferring) Token(ctx context.Context) (*rf.Token, error) {
+	if d.other = !d.other; d.other {
+		return d.p.Token(ctx)
+	}
+	return &rf.Token{AccessToken: "other"}, nil
+}
+
+func (d *deferring) Invalidate(ctx context.Context, tok *rf.Token) error {
+	d.wg.Go(func() { d.p.Invalidate(ctx, tok) })
+	return nil
 }
