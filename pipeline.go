@@ -62,8 +62,8 @@ type Step struct {
 	Refresh Fetcher
 
 	// OnError is told each error of a fetch of this step, after the tries
-	// within it are used up. It runs on the fetch's goroutine: everyone
-	// who waits for the token waits for it, too. A panic in it is ignored.
+	// within it are used up. It is part of the fetch: everyone who waits
+	// for the token waits for it, too. A panic in it is ignored.
 	OnError func(ctx context.Context, err error)
 
 	// OnRotate is told a token whose refresh token is not the one before,
@@ -204,7 +204,7 @@ type stepState struct {
 	top     uint64   // highest stamp ever seen
 	seen    uint64   // stamp of the record in the storage, when last looked
 	cur     *held    // the newest token known, live or not; nil: none
-	spent   uint64   // the stamp whose refresh token must not be sent again
+	spent   uint64   // refresh tokens up to this stamp must not be sent again
 	failure *failure // the last fetch failed; nil: it didn't
 	fails   int      // failures in a row
 	blamed  bool     // blaming the parents last time changed nothing
@@ -616,15 +616,11 @@ func (p *Pipeline) InvalidateAll(ctx context.Context) error {
 }
 
 func (st *state) invalidateSteps(ctx context.Context, steps ...*step) error {
-	keys := make([]string, len(steps))
-	for i, s := range steps {
-		keys[i] = s.key
+	_, err := st.pull(ctx, steps, nil)
+	if err == errForgot {
+		err = nil // and so nothing is left to invalidate
 	}
-	entries, loadErr := st.p.store.load(ctx, keys...)
-	if loadErr == nil {
-		st.merge(ctx, steps, entries)
-	}
-	errs := []error{loadErr}
+	errs := []error{err}
 	for _, s := range steps {
 		st.mu.Lock()
 		stamp := st.steps[s.index].top
@@ -652,7 +648,7 @@ func (p *Pipeline) Forget(ctx context.Context) error {
 		ss := &st.steps[i]
 		// The marks and stamps stay: they hold no secret, and they keep a
 		// token that is on its way back from anywhere from being live.
-		st.steps[i] = stepState{mark: ss.top, top: ss.top}
+		st.steps[i] = stepState{mark: ss.top, top: ss.top, spent: ss.top}
 	}
 	st.mu.Unlock()
 	st.log(ctx, slog.LevelInfo, "everything forgotten", nil)

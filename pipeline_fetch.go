@@ -71,13 +71,10 @@ func (st *state) above(w want, s *step, stamp uint64) want {
 
 // newer wants tokens of every step above those that exist now.
 func (st *state) newer(ctx context.Context) want {
-	steps := st.p.steps
-	if entries, err := st.p.store.load(ctx, st.p.keys()...); err == nil {
-		st.merge(ctx, steps, entries)
-	}
+	st.pull(ctx, st.p.steps, nil) // without it, what is known here has to do
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	w := want{make([]uint64, len(steps))}
+	w := want{make([]uint64, len(st.steps))}
 	for i := range st.steps {
 		w.floor[i] = st.steps[i].top
 	}
@@ -88,6 +85,7 @@ func (st *state) newer(ctx context.Context) want {
 type fetchMark struct {
 	state *state
 	step  *step
+	born  int // the state's epoch that it began in
 	outer *fetchMark
 }
 
@@ -108,7 +106,29 @@ func (st *state) get(ctx context.Context, s *step, w want) (*held, error) {
 	return st.join(ctx, s, w)
 }
 
+// born returns the epoch that ctx belongs to: that of the flight that it is
+// in, else the current one.
+func (st *state) born(ctx context.Context) int {
+	outer, _ := ctx.Value(fetchKey{}).(*fetchMark)
+	for m := outer; m != nil; m = m.outer {
+		if m.state == st {
+			return m.born
+		}
+	}
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return st.epoch
+}
+
+// forgotten reports whether everything was forgotten since the epoch.
+func (st *state) forgotten(born int) bool {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return st.epoch != born
+}
+
 func (st *state) join(ctx context.Context, s *step, w want) (*held, error) {
+	born := st.born(ctx)
 	for range joins {
 		if h := st.current(s, w); h != nil {
 			return h, nil
@@ -119,6 +139,9 @@ func (st *state) join(ctx context.Context, s *step, w want) (*held, error) {
 		h, err := st.flights[s.index].Do(ctx, func(ctx context.Context) (*held, error) {
 			return st.fly(ctx, s, w)
 		})
+		if errors.Is(err, errForgot) && !st.forgotten(born) {
+			continue // the flight was from before, we are not
+		}
 		if err != nil {
 			return nil, st.explain(ctx, s, err)
 		}
@@ -186,11 +209,8 @@ func (st *state) ahead(ctx context.Context, h *held, now time.Time) {
 // or an error that everyone who waits gets and that is remembered.
 func (st *state) fly(ctx context.Context, s *step, w want) (*held, error) {
 	outer, _ := ctx.Value(fetchKey{}).(*fetchMark)
-	ctx = context.WithValue(ctx, fetchKey{}, &fetchMark{st, s, outer})
-	f := &fetch{state: st, step: s, want: w, begun: time.Now()}
-	st.mu.Lock()
-	f.born = st.epoch
-	st.mu.Unlock()
+	f := &fetch{state: st, step: s, want: w, born: st.born(ctx)}
+	ctx = context.WithValue(ctx, fetchKey{}, &fetchMark{st, s, f.born, outer})
 	for range rounds {
 		h, err := f.round(ctx)
 		if err != nil {
@@ -209,8 +229,7 @@ type fetch struct {
 	*state
 	step       *step
 	want       want
-	born       int // the epoch that it began in
-	begun      time.Time
+	born       int   // the epoch that it belongs to
 	lease      Lease // nil: none
 	failing    *step // the parent that had no token; nil: it is not a parent's fault
 	blamed     bool  // the parents have been blamed once
@@ -230,17 +249,19 @@ func (f *fetch) round(ctx context.Context) (*held, error) {
 	if h := f.look(ctx); h != nil {
 		return h, nil
 	}
-	h, unlock, err := f.lock(ctx)
-	defer unlock()
-	if h != nil || err != nil {
+	defer f.unlock(ctx)
+	if h, err := f.lock(ctx); h != nil || err != nil {
 		return h, err
+	}
+	if f.forgotten(f.born) {
+		return nil, errForgot
 	}
 
 	tok, parents, err := f.obtain(ctx)
 	if err != nil {
 		return nil, err
 	}
-	h, err = f.save(ctx, tok, parents)
+	h, err := f.save(ctx, tok, parents)
 	if err != nil {
 		return nil, err
 	}
@@ -253,11 +274,18 @@ func (f *fetch) look(ctx context.Context) *held {
 	if h := f.current(f.step, f.want); h != nil {
 		return h
 	}
-	entries, err := f.p.store.load(ctx, f.step.keys...)
+	entries, err := f.pull(ctx, append([]*step{f.step}, f.step.ancestors...), nil)
 	if err != nil {
 		return nil
 	}
-	f.merge(ctx, append([]*step{f.step}, f.step.ancestors...), entries)
+	// Only a step's own flight says what was seen of it: what others
+	// load may be older than what this one has saved.
+	f.mu.Lock()
+	f.steps[f.step.index].seen = 0
+	if r := entries[0].Record; r != nil {
+		f.steps[f.step.index].seen = r.Stamp
+	}
+	f.mu.Unlock()
 	h := f.current(f.step, f.want)
 	if h != nil {
 		f.stats[f.step.index].loads.Add(1)
@@ -266,9 +294,24 @@ func (f *fetch) look(ctx context.Context) *held {
 	return h
 }
 
-// merge takes over what the storage holds. A mark that the storage has lost
-// is written back.
-func (st *state) merge(ctx context.Context, steps []*step, entries []Entry) {
+// pull loads steps and takes over what the storage holds of them, unless
+// everything is forgotten meanwhile. A mark that the storage has lost is
+// written back. A step whose key is in deleted was deleted by a process: if
+// there is nothing of it, that was a logout, and its tokens die here, too.
+func (st *state) pull(ctx context.Context, steps []*step, deleted map[string]bool) ([]Entry, error) {
+	keys := make([]string, len(steps))
+	tops := make([]uint64, len(steps))
+	st.mu.Lock()
+	epoch := st.epoch
+	for i, s := range steps {
+		keys[i], tops[i] = s.key, st.steps[s.index].top
+	}
+	st.mu.Unlock()
+	entries, err := st.p.store.load(ctx, keys...)
+	if err != nil {
+		return nil, err
+	}
+
 	type lost struct {
 		key  string
 		mark uint64
@@ -277,19 +320,25 @@ func (st *state) merge(ctx context.Context, steps []*step, entries []Entry) {
 	garbage := map[*step]error{}
 	now := time.Now()
 	st.mu.Lock()
+	if st.epoch != epoch {
+		st.mu.Unlock()
+		return nil, errForgot
+	}
 	for i, s := range steps {
 		e, ss := entries[i], &st.steps[s.index]
+		if deleted[s.key] && e.Record == nil && e.Mark == 0 {
+			st.raise(s, tops[i])
+			continue // there is nothing left for a mark to kill
+		}
 		if e.Mark <= maxStamp {
 			st.raise(s, e.Mark)
 		}
 		if e.Mark < ss.mark {
 			losses = append(losses, lost{s.key, ss.mark})
 		}
-		ss.seen = 0
 		if e.Record == nil {
 			continue
 		}
-		ss.seen = e.Record.Stamp
 		if c := ss.cur; c != nil && c.stamp == e.Record.Stamp && !c.unsaved {
 			continue // the same; ours knows whether it was accepted
 		}
@@ -308,6 +357,7 @@ func (st *state) merge(ctx context.Context, steps []*step, entries []Entry) {
 	for _, l := range losses {
 		st.p.store.revoke(ctx, l.key, l.mark)
 	}
+	return entries, nil
 }
 
 // fromRecord makes a token of a record, or says why it is none of s's.
@@ -351,8 +401,13 @@ func (st *state) hold(s *step, tok Token, issued time.Time, lineage []uint64) *h
 	tok.prov = newProvenance(&tok)
 	h := &held{tok: &tok, issued: issued, lineage: lineage}
 	tok.prov.state, tok.prov.step, tok.prov.held = st, s, h
-	// Beyond that, Unix nanoseconds overflow; it is never for our ends.
+	// Beyond these years Unix nanoseconds overflow, or are 0. The first is
+	// never for our ends, the second long ago.
 	if tok.Expiry.IsZero() || tok.Expiry.Year() > 2200 {
+		return h
+	}
+	if tok.Expiry.Year() < 1971 {
+		h.soft, h.hard = 1, 1
 		return h
 	}
 	life := tok.Expiry.Sub(issued)
@@ -368,11 +423,10 @@ func (st *state) hold(s *step, tok Token, issued time.Time, lineage []uint64) *h
 // lock keeps other processes from fetching, if the storage can. It returns a
 // token if a peer brings one meanwhile. If the storage is of no help, the
 // flight goes on without a lease.
-func (f *fetch) lock(ctx context.Context) (h *held, unlock func(), err error) {
-	unlock = func() {}
+func (f *fetch) lock(ctx context.Context) (*held, error) {
 	locker, ok := f.p.cfg.Storage.(Locker)
 	if !ok {
-		return nil, unlock, f.told(ctx)
+		return nil, f.told(ctx)
 	}
 	// A peer takes one fetch of this step, and of each ancestor before.
 	var patience <-chan time.Time
@@ -385,34 +439,37 @@ func (f *fetch) lock(ctx context.Context) (h *held, unlock func(), err error) {
 	for {
 		lease, got, err := f.p.store.tryLock(ctx, locker, f.step.key)
 		if err != nil {
-			return nil, unlock, nil
+			return nil, nil
 		}
 		if got {
 			f.lease = lease
-			unlock = func() {
-				f.lease = nil
-				f.p.store.unlock(ctx, lease)
+			if h := f.look(ctx); h != nil { // what the peer before us brought
+				return h, nil
 			}
-			// What the peer before us brought.
-			if h = f.look(ctx); h == nil {
-				err = f.told(ctx)
-			}
-			return h, unlock, err
+			return nil, f.told(ctx)
 		}
 		f.stats[f.step.index].lockWaits.Add(1)
 		select {
 		case <-time.After(pause/2 + rand.N(pause)):
 		case <-patience:
 			f.log(ctx, slog.LevelWarn, "a peer holds the lock of the step for too long; going on without", f.step)
-			return nil, unlock, nil
+			return nil, nil
 		}
 		pause = min(2*pause, 250*time.Millisecond)
-		if h = f.look(ctx); h != nil {
-			return h, unlock, nil
+		if h := f.look(ctx); h != nil {
+			return h, nil
 		}
-		if err = f.told(ctx); err != nil {
-			return nil, unlock, err
+		if err := f.told(ctx); err != nil {
+			return nil, err
 		}
+	}
+}
+
+// unlock gives the lease back, if there is one.
+func (f *fetch) unlock(ctx context.Context) {
+	if lease := f.lease; lease != nil {
+		f.lease = nil
+		f.p.store.unlock(ctx, lease)
 	}
 }
 
@@ -443,7 +500,8 @@ func (f *fetch) obtain(ctx context.Context) (*Token, []*held, error) {
 			return nil, nil, err
 		}
 		f.mu.Lock()
-		f.steps[s.index].spent = prev.stamp
+		ss := &f.steps[s.index]
+		ss.spent = max(ss.spent, prev.stamp)
 		f.mu.Unlock()
 		f.log(ctx, slog.LevelInfo, "refresh token of no use; logging in from scratch", s, slog.Any("error", err))
 	}
@@ -458,7 +516,7 @@ func (f *fetch) refreshable() *held {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	ss := &f.steps[f.step.index]
-	if ss.cur == nil || ss.cur.tok.RefreshToken == "" || ss.cur.stamp == ss.spent {
+	if ss.cur == nil || ss.cur.tok.RefreshToken == "" || ss.cur.stamp <= ss.spent {
 		return nil
 	}
 	return ss.cur
@@ -736,10 +794,16 @@ func (f *fetch) save(ctx context.Context, tok *Token, parents []*held) (*held, e
 		err = errors.New("not saved")
 	}
 	if err == nil && !sameToken(entry.Record, h) {
-		return f.adopt(entry, now) // somebody was faster; theirs is everyone's
+		// Somebody was faster; theirs is everyone's, if it is of use.
+		theirs, none := f.adopt(entry, now)
+		if none == nil || none == errForgot {
+			return theirs, none
+		}
+		f.counts.badRecords.Add(1)
+		f.log(ctx, slog.LevelWarn, "stored record ignored", s, slog.Any("reason", none))
+		err = none
 	}
 	f.mu.Lock()
-	defer f.mu.Unlock()
 	if err != nil {
 		// For this process only. It can cost one fetch more, when the
 		// storage comes back with another token of that stamp; it
@@ -749,37 +813,46 @@ func (f *fetch) save(ctx context.Context, tok *Token, parents []*held) (*held, e
 		f.raise(s, entry.Mark)
 		h.stamp, ss.seen = entry.Record.Stamp, entry.Record.Stamp
 	}
+	f.mu.Unlock()
 	if s.OnRotate != nil && tok.RefreshToken != "" && (prev == nil || prev.tok.RefreshToken != tok.RefreshToken) {
-		f.mu.Unlock()
 		hook(func() { s.OnRotate(ctx, h.tok) })
-		f.mu.Lock()
 	}
-	if f.born != f.epoch {
-		go f.p.store.delete(context.WithoutCancel(ctx), s.key)
+	if !f.keep(h) {
+		// Within the flight, so that it can't hit what the next one saves.
+		f.p.store.delete(ctx, s.key)
 		return nil, errForgot
 	}
-	f.put(s, h)
-	f.worked(s)
 	return h, nil
+}
+
+// keep makes h the step's token here, unless everything was forgotten.
+func (f *fetch) keep(h *held) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.born != f.epoch {
+		return false
+	}
+	f.put(f.step, h)
+	f.worked(f.step)
+	return true
 }
 
 // adopt takes the token that another process has saved meanwhile.
 func (f *fetch) adopt(entry Entry, now time.Time) (*held, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
 	s := f.step
+	f.mu.Lock()
 	f.raise(s, entry.Mark)
 	h, err := f.fromRecord(s, entry.Record, now)
-	if err != nil {
-		f.counts.badRecords.Add(1)
-		return nil, fmt.Errorf("another process saved a record that is of no use: %w", err)
+	if err == nil {
+		f.steps[s.index].seen = h.stamp
 	}
-	if f.born != f.epoch {
+	f.mu.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	if !f.keep(h) {
 		return nil, errForgot
 	}
-	f.steps[s.index].seen = h.stamp
-	f.put(s, h)
-	f.worked(s)
 	return h, nil
 }
 
@@ -809,11 +882,16 @@ func (f *fetch) lineage(parents []*held) []uint64 {
 	return stamps
 }
 
-// hook calls an application's function; a panic in it is none of our
-// callers' business.
+// hook calls an application's function; a panic or a Goexit in it is none of
+// our callers' business.
 func hook(f func()) {
-	defer func() { _ = recover() }()
-	f()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		defer func() { _ = recover() }()
+		f()
+	}()
+	<-done
 }
 
 // canonicalExtra gives extra the form that it has after a storage, so that a

@@ -6,6 +6,7 @@ package requestforge
 import (
 	"context"
 	"log/slog"
+	"sync"
 	"time"
 )
 
@@ -32,8 +33,11 @@ func (p *Pipeline) Invalidate(ctx context.Context, rejected *Token) error {
 	ctx = context.WithoutCancel(ctx)
 	st := p.state
 	st.mu.Lock()
-	suspects, spared := st.convict(ctx, rejected)
+	suspects, spared := st.convict(rejected)
 	st.mu.Unlock()
+	if b := billFrom(ctx); b != nil && suspects != nil {
+		b.add(st)
+	}
 	if spared != nil {
 		st.counts.spared.Add(1)
 		st.log(ctx, slog.LevelWarn, "refused too often; the token stays for now", spared)
@@ -51,13 +55,13 @@ func (p *Pipeline) Invalidate(ctx context.Context, rejected *Token) error {
 // convict finds whom to blame for a refusal, and raises their marks; or it
 // returns the step that is spared because there were too many. The caller
 // holds mu.
-func (st *state) convict(ctx context.Context, rejected *Token) (suspects []suspect, spared *step) {
+func (st *state) convict(rejected *Token) (suspects []suspect, spared *step) {
 	h := st.place(rejected)
 	if h == nil {
 		return nil, nil
 	}
 	s := h.tok.prov.step
-	if ss := &st.steps[s.index]; ss.cur != nil && ss.cur.stamp > h.stamp || !st.live(s, h) {
+	if c := st.steps[s.index].cur; c != nil && c.stamp > h.stamp && st.live(s, c) || !st.live(s, h) {
 		return nil, nil // replaced or dead: a newer token is not to suffer
 	}
 	if !st.bucket.take(time.Now()) {
@@ -84,9 +88,6 @@ func (st *state) convict(ctx context.Context, rejected *Token) (suspects []suspe
 		}
 	}
 	st.counts.invalidations.Add(uint64(len(suspects)))
-	if b := billFrom(ctx); b != nil {
-		b.add(st)
-	}
 	return suspects, nil
 }
 
@@ -151,6 +152,7 @@ func (b *bucket) give(n int) { b.drops = min(bucketSize, b.drops+n) }
 // given back when a replay shows that the refusals were real. It travels in
 // the context, since other TokenSources may stand between.
 type bill struct {
+	mu    sync.Mutex // they may tell of a refusal in their own time; never held with a state's
 	taken map[*state]int
 }
 
@@ -166,6 +168,8 @@ func billFrom(ctx context.Context) *bill {
 }
 
 func (b *bill) add(st *state) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	if b.taken == nil {
 		b.taken = make(map[*state]int)
 	}
@@ -174,10 +178,13 @@ func (b *bill) add(st *state) {
 
 // refund gives every drop back, each once.
 func (b *bill) refund() {
-	for st, n := range b.taken {
+	b.mu.Lock()
+	taken := b.taken
+	b.taken = nil
+	b.mu.Unlock()
+	for st, n := range taken {
 		st.mu.Lock()
 		st.bucket.give(n)
 		st.mu.Unlock()
 	}
-	clear(b.taken)
 }

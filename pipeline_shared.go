@@ -52,27 +52,12 @@ func recheckWait() time.Duration {
 	return recheckEvery - rand.N(recheckEvery/3) - time.Second // for the look itself
 }
 
-// reload takes over what the storage knows of every step. A step in deleted
-// was deleted by a process: if there is nothing of it, that was a logout, and
-// its tokens are dead here, too.
+// reload takes over what the storage knows of every step. For deleted see pull.
 func (st *state) reload(ctx context.Context, deleted map[string]bool) {
-	steps := st.p.steps
-	entries, err := st.p.store.load(ctx, st.p.keys()...)
-	if err != nil {
+	before := st.leaf.Load()
+	if _, err := st.pull(ctx, st.p.steps, deleted); err != nil {
 		return
 	}
-	if len(deleted) > 0 {
-		st.mu.Lock()
-		for i, s := range steps {
-			if deleted[s.key] && entries[i].Record == nil && entries[i].Mark == 0 {
-				st.raise(s, st.steps[s.index].top)
-				entries[i].Mark = st.steps[s.index].mark // nothing to write back
-			}
-		}
-		st.mu.Unlock()
-	}
-	before := st.leaf.Load()
-	st.merge(ctx, steps, entries)
 	if before != nil && st.leaf.Load() == nil {
 		st.log(ctx, slog.LevelInfo, "token invalidated by another process", st.p.leaf, slog.Uint64("stamp", before.stamp))
 	}
