@@ -112,7 +112,7 @@ func TestNoSecretIsShown(t *testing.T) {
 
 	// The simulator's tokens are the step's name, a number and 26 letters.
 	token := regexp.MustCompile(`(app|user)_token-\d+-[A-Z2-7]{10}`)
-	for name, text := range map[string]string{"the story": story.String(), "the records": raw.String()} {
+	for name, text := range map[string]string{"the story": story.String(), "the log": raw.String()} {
 		if found := token.FindString(text); found != "" {
 			t.Errorf("%s shows the token %s", name, found)
 		}

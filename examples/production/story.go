@@ -88,7 +88,7 @@ func (s *story) summary(c *crowd) {
 		fmt.Fprintf(s.out, "   %-13s%10d%10d%10d%10d\n", row.name, row.Attempted, row.OK, row.Refused, row.Failed)
 	}
 	fmt.Fprintf(s.out, "\nThe callers sent %d requests, of which %d were replayed. Refusals seen by the callers: %d\n",
-		c.asked.Load(), st.API.Attempted-int(c.asked.Load()), c.refused.Load())
+		c.asked.Load(), c.replayed(st), c.refused.Load())
 }
 
 // line prints who did what.
