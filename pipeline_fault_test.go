@@ -307,3 +307,32 @@ func (d *deferring) Invalidate(ctx context.Context, tok *rf.Token) error {
 	d.wg.Go(func() { d.p.Invalidate(ctx, tok) })
 	return nil
 }
+
+// A caller that gives up is no outage of the storage.
+func TestPipelineCallersContextIsNoOutageOfTheStorage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLogin()
+		var slow atomic.Bool
+		var calls atomic.Int32
+		storage := &faulty{MemoryStorage: rf.NewMemoryStorage(), before: func(string) error {
+			calls.Add(1)
+			if slow.Load() {
+				time.Sleep(100 * time.Millisecond)
+			}
+			return nil
+		}}
+		p := pipeline(t, rf.PipelineConfig{Steps: l.chain(), Storage: storage, RefreshAhead: -1})
+		mustToken(t, p)
+		ctx, cancel := context.WithCancel(t.Context())
+		slow.Store(true)
+		time.AfterFunc(50*time.Millisecond, cancel)
+		require.ErrorIs(t, p.InvalidateStep(ctx, "user"), context.Canceled)
+		synctest.Wait()
+		before := calls.Load()
+		require.ErrorIs(t, p.InvalidateAll(ctx), context.Canceled)
+		synctest.Wait()
+		require.Equal(t, before, calls.Load(), "a context that is over starts nothing")
+		require.Zero(t, p.Stats().StorageErrors)
+		require.Equal(t, "user-2", mustToken(t, p).AccessToken, "this process knows all the same")
+	})
+}
