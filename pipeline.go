@@ -629,6 +629,8 @@ func (st *state) invalidateSteps(ctx context.Context, steps ...*step) error {
 		if raised {
 			st.counts.invalidations.Add(1)
 			st.log(ctx, slog.LevelInfo, "token invalidated", s, slog.Uint64("stamp", stamp))
+		}
+		if stamp > 0 { // known here is not yet known there
 			errs = append(errs, st.p.store.revoke(ctx, s.key, stamp))
 		}
 	}

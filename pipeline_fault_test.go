@@ -336,3 +336,28 @@ func TestPipelineCallersContextIsNoOutageOfTheStorage(t *testing.T) {
 		require.Equal(t, "user-2", mustToken(t, p).AccessToken, "this process knows all the same")
 	})
 }
+
+// InvalidateStep says so each time that the storage may not know, not only
+// the first time.
+func TestPipelineInvalidateStepSaysSoUntilTheStorageKnows(t *testing.T) {
+	l := newLogin()
+	l.takes = 0
+	down := true
+	storage := &faulty{MemoryStorage: rf.NewMemoryStorage(), before: func(op string) error {
+		if down && op == "Revoke" {
+			return errDisk
+		}
+		return nil
+	}}
+	p := pipeline(t, rf.PipelineConfig{Steps: l.chain(), Storage: storage})
+	mustToken(t, p)
+	for range 3 {
+		require.ErrorIs(t, p.InvalidateStep(t.Context(), "app"), errDisk)
+	}
+	down = false
+	require.NoError(t, p.InvalidateStep(t.Context(), "app"))
+	entries, err := storage.Load(t.Context(), "requestforge:app")
+	require.NoError(t, err)
+	require.EqualValues(t, 1, entries[0].Mark)
+	require.EqualValues(t, 1, p.Stats().Invalidations)
+}
