@@ -677,7 +677,7 @@ func (p *Pipeline) Close() error {
 	select {
 	case <-p.watcher.done:
 		return nil
-	case <-time.After(4 * p.cfg.StorageTimeout):
+	case <-time.After(4 * min(p.cfg.StorageTimeout, time.Minute)):
 		return errors.New("requestforge: Close: the storage's Watch goes on although its context has ended")
 	}
 }

@@ -6,6 +6,7 @@ package requestforge_test
 import (
 	"context"
 	"log/slog"
+	"math"
 	"runtime"
 	"strings"
 	"sync"
@@ -360,4 +361,49 @@ func TestPipelineInvalidateStepSaysSoUntilTheStorageKnows(t *testing.T) {
 	require.NoError(t, err)
 	require.EqualValues(t, 1, entries[0].Mark)
 	require.EqualValues(t, 1, p.Stats().Invalidations)
+}
+
+// As long as bounds that mean "never" in other packages.
+func TestPipelineLongestDurationsAreNoShortOnes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLogin()
+		l.takes = time.Hour
+		storage := &watching{faulty: faulty{MemoryStorage: rf.NewMemoryStorage()}}
+		const longest = time.Duration(math.MaxInt64)
+		cfg := rf.PipelineConfig{Storage: storage, FetchTimeout: longest, StorageTimeout: longest, CoolDown: longest, MaxCoolDown: longest, RefreshAhead: longest}
+		cfg.Steps = []rf.Step{l.step("user")}
+		cfg.Steps[0].TTL = longest
+		var wg sync.WaitGroup
+		for range 3 {
+			p := pipeline(t, cfg)
+			wg.Go(func() {
+				if tok, err := p.Token(t.Context()); err != nil || tok.AccessToken != "user-1" {
+					t.Errorf("%v %v", tok, err)
+				}
+			})
+		}
+		wg.Wait()
+		require.Equal(t, 1, l.fetches("user"), "a peer is waited for")
+
+		l.failing("user", func(int) error { return &rf.AuthError{StatusCode: 400} })
+		p := pipeline(t, rf.PipelineConfig{Steps: cfg.Steps, CoolDown: longest, MaxCoolDown: longest})
+		_, err := p.Token(t.Context())
+		var auth *rf.AuthError
+		require.ErrorAs(t, err, &auth)
+		require.Equal(t, longest, auth.RetryAfter)
+	})
+}
+
+// watching is a storage that pushes: nothing, unless watch says otherwise.
+type watching struct {
+	faulty
+	watch func(ctx context.Context, keys []string, changed func(string)) error
+}
+
+func (w *watching) Watch(ctx context.Context, keys []string, changed func(string)) error {
+	if w.watch != nil {
+		return w.watch(ctx, keys, changed)
+	}
+	<-ctx.Done()
+	return nil
 }

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -430,8 +431,9 @@ func (f *fetch) lock(ctx context.Context) (*held, error) {
 	}
 	// A peer takes one fetch of this step, and of each ancestor before.
 	var patience <-chan time.Time
-	if t := f.p.cfg.FetchTimeout; t > 0 {
-		timer := time.NewTimer(t * time.Duration(1+len(f.step.levels)))
+	fetches := time.Duration(1 + len(f.step.levels))
+	if t := f.p.cfg.FetchTimeout; t > 0 && t <= math.MaxInt64/fetches {
+		timer := time.NewTimer(t * fetches)
 		defer timer.Stop()
 		patience = timer.C
 	}
