@@ -407,3 +407,24 @@ func (w *watching) Watch(ctx context.Context, keys []string, changed func(string
 	<-ctx.Done()
 	return nil
 }
+
+// A Watch that crashes is one that failed.
+func TestPipelineWatchThatCrashesIsCalledAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var calls atomic.Int32
+		storage := &watching{faulty: faulty{MemoryStorage: rf.NewMemoryStorage()}, watch: func(ctx context.Context, _ []string, _ func(string)) error {
+			switch calls.Add(1) {
+			case 1:
+				panic("s3cret")
+			case 2:
+				runtime.Goexit()
+			}
+			<-ctx.Done()
+			return nil
+		}}
+		p := pipeline(t, rf.PipelineConfig{Steps: []rf.Step{newLogin().step("user")}, Storage: storage})
+		time.Sleep(time.Minute)
+		require.EqualValues(t, 3, calls.Load())
+		require.EqualValues(t, 2, p.Stats().StorageErrors)
+	})
+}
