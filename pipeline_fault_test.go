@@ -428,3 +428,70 @@ func TestPipelineWatchThatCrashesIsCalledAgain(t *testing.T) {
 		require.EqualValues(t, 2, p.Stats().StorageErrors)
 	})
 }
+
+// A push that tells of a peer's logout and comes late kills nothing newer.
+func TestPipelineLatePushOfALogoutKillsNothingNewer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLogin()
+		l.takes = 10 * time.Millisecond
+		pushes := make(chan func(string), 1)
+		var slow atomic.Bool
+		storage := &watching{faulty: faulty{MemoryStorage: rf.NewMemoryStorage(), load: func(e []rf.Entry) ([]rf.Entry, error) {
+			if slow.CompareAndSwap(true, false) {
+				time.Sleep(100 * time.Millisecond)
+			}
+			return e, nil
+		}}, watch: func(ctx context.Context, _ []string, changed func(string)) error {
+			pushes <- changed
+			<-ctx.Done()
+			return nil
+		}}
+		p := pipeline(t, rf.PipelineConfig{Steps: []rf.Step{l.step("user")}, Storage: storage})
+		old := mustToken(t, p)
+		push := <-pushes
+		require.NoError(t, storage.Delete(t.Context(), "requestforge:user"))
+		slow.Store(true)
+		push("requestforge:user")
+		time.Sleep(50 * time.Millisecond) // the look has seen that there is nothing
+		require.NoError(t, p.Invalidate(t.Context(), old))
+		require.Equal(t, "user-2", mustToken(t, p).AccessToken)
+		time.Sleep(time.Second)
+		require.Equal(t, "user-2", mustToken(t, p).AccessToken)
+		require.Equal(t, 2, l.fetches("user"))
+
+		require.NoError(t, storage.Delete(t.Context(), "requestforge:user"))
+		push("requestforge:user")
+		time.Sleep(time.Second)
+		require.Equal(t, "user-3", mustToken(t, p).AccessToken, "a peer's logout is one here, too")
+	})
+}
+
+// A child may outlive its parent's expiry by far, and its parent's mark has
+// to outlive the child: else a process that comes later takes it for live.
+func TestPipelineMarkOfAParentOutlivesItsChildren(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLogin()
+		l.life["app"] = time.Minute
+		storage := &dropping{rf.NewMemoryStorage()}
+		steps := []rf.Step{l.step("app"), l.step("user", "app")}
+		p := pipeline(t, rf.PipelineConfig{Steps: steps, Storage: storage})
+		mustToken(t, p)
+		require.NoError(t, p.InvalidateStep(t.Context(), "app"))
+		time.Sleep(1000 * time.Hour)
+		require.Equal(t, "user-2", mustToken(t, pipeline(t, rf.PipelineConfig{Steps: steps, Storage: storage})).AccessToken)
+	})
+}
+
+// dropping is a storage that drops what it may.
+type dropping struct{ *rf.MemoryStorage }
+
+func (d *dropping) Load(ctx context.Context, keys ...string) ([]rf.Entry, error) {
+	entries, err := d.MemoryStorage.Load(ctx, keys...)
+	for i, e := range entries {
+		if r := e.Record; r != nil && r.Keep > 0 && !r.Token.Expiry.IsZero() && time.Since(r.Token.Expiry) > r.Keep {
+			d.Delete(ctx, keys[i])
+			entries[i] = rf.Entry{}
+		}
+	}
+	return entries, err
+}

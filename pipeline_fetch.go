@@ -34,8 +34,8 @@ const (
 	// server that asks for more is asked again by a later flight.
 	maxTryWait = 5 * time.Second
 
-	// minKeep is how long a record without a refresh token outlives its
-	// expiry: long enough for its mark to outlive every copy of it.
+	// minKeep is how long a leaf's record without a refresh token outlives
+	// its expiry: long enough for its mark to outlive every copy of it.
 	minKeep = time.Hour
 )
 
@@ -774,7 +774,9 @@ func (f *fetch) save(ctx context.Context, tok *Token, parents []*held) (*held, e
 	for i, a := range s.ancestors {
 		r.Lineage[a.key] = h.lineage[i]
 	}
-	if tok.RefreshToken == "" {
+	if tok.RefreshToken == "" && s == f.p.leaf {
+		// A parent's mark goes with its record, and has to outlive
+		// whatever was made from it: that stays until replaced.
 		r.Keep = max(minKeep, tok.Expiry.Sub(now))
 	}
 	f.mu.Lock()
