@@ -7,6 +7,7 @@ import (
 	"context"
 	"log/slog"
 	"math"
+	"net/http"
 	"runtime"
 	"strings"
 	"sync"
@@ -494,4 +495,33 @@ func (d *dropping) Load(ctx context.Context, keys ...string) ([]rf.Entry, error)
 		}
 	}
 	return entries, err
+}
+
+// The sends of a fetch are none of the request that happens to wait for it.
+func TestPipelineFetchDoesNotCountAsSendsOfTheRequest(t *testing.T) {
+	sends := 0
+	auth := roundTrip(func(req *http.Request) (*http.Response, error) {
+		if sends++; sends == 1 {
+			return reply(req, 503, "Retry-After", "0"), nil
+		}
+		resp := reply(req, 200, "X-Token", "t")
+		return resp, nil
+	})
+	p := pipeline(t, rf.PipelineConfig{Steps: []rf.Step{{Name: "user", Fetcher: &rf.HeaderFetcher{
+		URL: "https://auth.example.com", TokenHeader: "X-Token",
+		Client: &http.Client{Transport: &rf.RetryTransport{Base: auth, Policy: rf.RetryPolicy{RetryMax: 3, RetryWaitMin: 1, RetryWaitMax: 1}}},
+	}}}})
+	var attempts int64
+	log := slog.New(handlerFunc(func(r slog.Record) {
+		r.Attrs(func(a slog.Attr) bool {
+			if a.Key == "attempts" {
+				attempts = a.Value.Int64()
+			}
+			return true
+		})
+	}))
+	rt := &rf.AuthTransport{Source: p, Origins: []string{host}, Base: api(func(string) bool { return true })}
+	get(t, &rf.LoggingTransport{Logger: log, Base: roundTrip(rt.RoundTrip)}, host)
+	require.Equal(t, 2, sends)
+	require.EqualValues(t, 1, attempts)
 }

@@ -212,6 +212,7 @@ func (st *state) fly(ctx context.Context, s *step, w want) (*held, error) {
 	outer, _ := ctx.Value(fetchKey{}).(*fetchMark)
 	f := &fetch{state: st, step: s, want: w, born: st.born(ctx)}
 	ctx = context.WithValue(ctx, fetchKey{}, &fetchMark{st, s, f.born, outer})
+	ctx = withTally(ctx, nil) // what is sent from here on is no part of anyone's request
 	for range rounds {
 		h, err := f.round(ctx)
 		if err != nil {
