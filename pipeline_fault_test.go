@@ -525,3 +525,22 @@ func TestPipelineFetchDoesNotCountAsSendsOfTheRequest(t *testing.T) {
 	require.Equal(t, 2, sends)
 	require.EqualValues(t, 1, attempts)
 }
+
+// The renewal ahead of expiry asks whether there is a failure; that is no
+// caller who got it.
+func TestPipelineFailedFastCountsCallersAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLogin()
+		l.life["user"] = time.Hour
+		p := pipeline(t, rf.PipelineConfig{Steps: []rf.Step{l.step("user")}})
+		mustToken(t, p)
+		l.failing("user", func(int) error { return &rf.AuthError{StatusCode: 400} })
+		time.Sleep(59 * time.Minute)
+		for range 10 {
+			mustToken(t, p)
+			time.Sleep(time.Second)
+		}
+		require.NotZero(t, p.Stats().Steps["user"].Failures)
+		require.Zero(t, p.Stats().Steps["user"].FailedFast)
+	})
+}

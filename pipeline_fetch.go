@@ -135,6 +135,7 @@ func (st *state) join(ctx context.Context, s *step, w want) (*held, error) {
 			return h, nil
 		}
 		if err := st.cooling(s); err != nil {
+			st.stats[s.index].failedFast.Add(1)
 			return nil, err
 		}
 		h, err := st.flights[s.index].Do(ctx, func(ctx context.Context) (*held, error) {
