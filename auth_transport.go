@@ -289,7 +289,7 @@ func (t *AuthTransport) roundTrip(x *exchange, req *http.Request) (*http.Respons
 	out.Header = withHeader(req.Header, r.header, value)
 	out.Body = x.begin(req, max(r.keep, x.keep))
 	resp, err := forward(base, x, out)
-	if err == nil && t.refused(tok, resp) {
+	if err == nil && resp != nil && t.refused(tok, resp) {
 		if own && x.retrying() {
 			// A foreign layer stands between us and the retry layer
 			// above, which can't know what we send.
@@ -301,8 +301,8 @@ func (t *AuthTransport) roundTrip(x *exchange, req *http.Request) (*http.Respons
 	if own {
 		x.body.Finish()
 	}
-	if err != nil {
-		return nil, err
+	if err != nil || resp == nil {
+		return nil, err // for neither, http.Client has words
 	}
 	resp.Request = req
 	return resp, nil
@@ -339,7 +339,7 @@ func (t *AuthTransport) replay(x *exchange, r *rules, req *http.Request, tok *To
 		discard(resp)
 		x.replayed()
 		var err error
-		if resp, err = forward(baseOr(t.Base), x, out); err != nil {
+		if resp, err = forward(baseOr(t.Base), x, out); err != nil || resp == nil {
 			return nil, err
 		}
 		if tok = next; !t.refused(tok, resp) {

@@ -5,6 +5,7 @@ package requestforge_test
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"math"
 	"net/http"
@@ -543,4 +544,21 @@ func TestPipelineFailedFastCountsCallersAlone(t *testing.T) {
 		require.NotZero(t, p.Stats().Steps["user"].Failures)
 		require.Zero(t, p.Stats().Steps["user"].FailedFast)
 	})
+}
+
+// A transport that breaks its contract gets http.Client's words for it.
+func TestAuthNoResponseAndNoErrorIsNoPanic(t *testing.T) {
+	for _, after := range []int{0, 1} {
+		n := 0
+		src := sourceFunc(func(context.Context) (*rf.Token, error) { n++; return &rf.Token{AccessToken: fmt.Sprint(n)}, nil })
+		sends := 0
+		client := &http.Client{Transport: &rf.AuthTransport{Source: src, Origins: []string{host}, Base: roundTrip(func(req *http.Request) (*http.Response, error) {
+			if sends++; sends <= after {
+				return reply(req, 401), nil
+			}
+			return nil, nil
+		})}}
+		_, err := client.Get(host)
+		require.ErrorContains(t, err, "nil *Response with a nil error")
+	}
 }
