@@ -184,11 +184,14 @@ func (t *AuthTransport) decide(r *rules, req *http.Request) (Reason, error) {
 }
 
 // leftOrigin reports whether any hop on the way from the caller's own request
-// to req went to another origin than the first.
+// to req went to another origin than the first. Nothing but a mistake has as
+// many hops as maxHops: a request that was tied to its own response.
 func leftOrigin(req *http.Request) bool {
-	for hop := req; hop.Response != nil; {
+	const maxHops = 1000
+	hop := req
+	for n := 0; hop.Response != nil; n++ {
 		before := hop.Response.Request
-		if before == nil || !match.Same(before.URL, hop.URL) {
+		if before == nil || n == maxHops || !match.Same(before.URL, hop.URL) {
 			return true
 		}
 		hop = before

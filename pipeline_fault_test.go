@@ -562,3 +562,12 @@ func TestAuthNoResponseAndNoErrorIsNoPanic(t *testing.T) {
 		require.ErrorContains(t, err, "nil *Response with a nil error")
 	}
 }
+
+// A caller can tie a request to its own response.
+func TestAuthRedirectsInACircleEnd(t *testing.T) {
+	req, err := http.NewRequest("GET", host, nil)
+	require.NoError(t, err)
+	req.Response = &http.Response{Request: req}
+	d := (&rf.AuthTransport{Source: static("t"), Origins: []string{host}}).Explain(req)
+	require.Equal(t, rf.ReasonRedirect, d.Reason)
+}
