@@ -4,10 +4,12 @@
 package requestforge
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"strings"
 	"sync"
@@ -104,7 +106,7 @@ type AuthTransport struct {
 type rules struct {
 	origins *match.Origins
 	paths   *match.Paths
-	header  string
+	header  spellings
 	keep    int64
 	retry   AuthRetryStrategy
 }
@@ -171,7 +173,7 @@ func (t *AuthTransport) decide(r *rules, req *http.Request) (Reason, error) {
 	if r.paths.Match(u) {
 		return ReasonExcludedPath, nil
 	}
-	if u.User != nil || hasHeader(req.Header, r.header) {
+	if u.User != nil || r.header.in(req.Header) {
 		switch t.CallerHeader {
 		case RejectCaller:
 			return ReasonCallerHeader, errCaller
@@ -179,7 +181,7 @@ func (t *AuthTransport) decide(r *rules, req *http.Request) (Reason, error) {
 			return ReasonCallerHeader, nil
 		}
 	}
-	if !r.origins.Match(u) || req.Host != "" && !r.origins.MatchHost(u.Scheme, req.Host) {
+	if !r.origins.Match(u) || req.Host != "" && req.Host != u.Host && !r.origins.MatchHost(u.Scheme, req.Host) {
 		return ReasonOrigin, nil
 	}
 	if leftOrigin(req) {
@@ -192,11 +194,14 @@ func (t *AuthTransport) decide(r *rules, req *http.Request) (Reason, error) {
 }
 
 // leftOrigin reports whether any hop on the way from the caller's own request
-// to req went to another origin than the first.
+// to req went to another origin than the first. Nothing but a mistake has as
+// many hops as maxHops: a request that was tied to its own response.
 func leftOrigin(req *http.Request) bool {
-	for hop := req; hop.Response != nil; {
+	const maxHops = 1000
+	hop := req
+	for n := 0; hop.Response != nil; n++ {
 		before := hop.Response.Request
-		if before == nil || !match.Same(before.URL, hop.URL) {
+		if before == nil || n == maxHops || !match.Same(before.URL, hop.URL) {
 			return true
 		}
 		hop = before
@@ -213,15 +218,12 @@ func (t *AuthTransport) check() error {
 
 func (t *AuthTransport) compile() (rules, error) {
 	var errs []error
-	r := rules{header: "Authorization", keep: keepBound(t.MaxReplayBody), retry: t.Retry}
+	r := rules{header: spell(cmp.Or(t.Header, "Authorization")), keep: keepBound(t.MaxReplayBody), retry: t.Retry}
 	if t.Source == nil || isNilPointer(t.Source) {
 		errs = append(errs, errNoSource)
 	}
-	if t.Header != "" {
-		if !isHTTPToken(t.Header) {
-			errs = append(errs, fmt.Errorf("Header %q is not a header name", t.Header))
-		}
-		r.header = http.CanonicalHeaderKey(t.Header)
+	if t.Header != "" && !isHTTPToken(t.Header) {
+		errs = append(errs, fmt.Errorf("Header %q is not a header name", t.Header))
 	}
 	if len(t.Origins) == 0 {
 		errs = append(errs, errNoOrigins)
@@ -281,8 +283,10 @@ func (t *AuthTransport) roundTrip(x *exchange, req *http.Request) (*http.Respons
 
 	own := x == nil
 	if own {
-		x = newExchange(req.Context())
-		defer x.body.Finish()
+		x = newExchange(req)
+		if x.body != nil {
+			defer x.body.Finish()
+		}
 	}
 	// The body is begun before there is a token: if there is none, a layer
 	// above may still send the request later.
@@ -293,14 +297,14 @@ func (t *AuthTransport) roundTrip(x *exchange, req *http.Request) (*http.Respons
 		closeBody(out)
 		return nil, err
 	}
-	value, err := headerValue(tok, r.header)
+	value, err := headerValue(tok, &r.header)
 	if err != nil {
 		closeBody(out)
 		return nil, err
 	}
-	out.Header = withHeader(req.Header, r.header, value)
+	out.Header = r.header.put(req.Header, value)
 	resp, err := forward(base, x, out)
-	if err == nil && t.refused(tok, resp) {
+	if err == nil && resp != nil && t.refused(tok, resp) {
 		if own && x.retrying() {
 			// A foreign layer stands between us and the retry layer
 			// above, which can't know what we send.
@@ -309,8 +313,8 @@ func (t *AuthTransport) roundTrip(x *exchange, req *http.Request) (*http.Respons
 			resp, err = t.replay(x, r, req, tok, resp)
 		}
 	}
-	if err != nil {
-		return nil, err
+	if err != nil || resp == nil {
+		return nil, err // for neither, http.Client has words
 	}
 	resp.Request = req
 	return resp, nil
@@ -342,12 +346,12 @@ func (t *AuthTransport) replay(x *exchange, r *rules, req *http.Request, tok *To
 		}
 		out := new(http.Request)
 		*out = *req
-		out.Header = withHeader(req.Header, r.header, value)
+		out.Header = r.header.put(req.Header, value)
 		out.Body = body
 		discard(resp)
 		x.replayed()
 		var err error
-		if resp, err = forward(baseOr(t.Base), x, out); err != nil {
+		if resp, err = forward(baseOr(t.Base), x, out); err != nil || resp == nil {
 			return nil, err
 		}
 		if tok = next; !t.refused(tok, resp) {
@@ -375,7 +379,7 @@ func (t *AuthTransport) another(x *exchange, r *rules, req *http.Request, tok *T
 	if err != nil || next.AccessToken == tok.AccessToken && next.Type() == tok.Type() {
 		return nil, nil
 	}
-	value, err := headerValue(next, r.header)
+	value, err := headerValue(next, &r.header)
 	if err != nil || over(req) {
 		return nil, nil
 	}
@@ -510,7 +514,7 @@ func token(src TokenSource, req *http.Request) (*Token, error) {
 
 // headerValue is what the header has to hold. It is ready-made on tokens of
 // ours, if they are as we made them.
-func headerValue(tok *Token, header string) ([]string, error) {
+func headerValue(tok *Token, header *spellings) ([]string, error) {
 	p := tok.prov
 	if p == nil || p.bare[0] != tok.AccessToken || p.typ != tok.TokenType {
 		if err := tok.validate(); err != nil {
@@ -518,35 +522,42 @@ func headerValue(tok *Token, header string) ([]string, error) {
 		}
 		p = newProvenance(tok)
 	}
-	if header == "Authorization" {
+	if header[0] == "Authorization" {
 		return p.authorization, nil
 	}
 	return p.bare, nil
 }
 
-// hasHeader reports whether h has a value for the canonical name, in any
-// spelling: a map that was filled by hand can hold others.
-func hasHeader(h http.Header, name string) bool {
-	if len(h[name]) > 0 {
-		return true
-	}
-	for k, v := range h {
-		if len(k) == len(name) && len(v) > 0 && strings.EqualFold(k, name) {
+// spellings are those of a header's name that a map filled by hand may hold.
+// Looking for these three is a good deal cheaper than a walk over the map.
+type spellings [3]string
+
+func spell(name string) spellings {
+	name = http.CanonicalHeaderKey(name)
+	return spellings{name, strings.ToLower(name), strings.ToUpper(name)}
+}
+
+// in reports whether h has a value under one of the spellings.
+func (s *spellings) in(h http.Header) bool {
+	for _, name := range s {
+		if len(h[name]) > 0 {
 			return true
 		}
 	}
 	return false
 }
 
-// withHeader is a copy of h with one header replaced. The values are shared.
-func withHeader(h http.Header, name string, value []string) http.Header {
-	c := make(http.Header, len(h)+1)
-	for k, v := range h {
-		if len(k) != len(name) || !strings.EqualFold(k, name) {
-			c[k] = v
-		}
+// put returns a copy of h in which value is the only one of the header. The
+// values are shared.
+func (s *spellings) put(h http.Header, value []string) http.Header {
+	c := maps.Clone(h)
+	if c == nil {
+		c = make(http.Header, 1)
 	}
-	c[name] = value
+	for _, name := range s[1:] {
+		delete(c, name)
+	}
+	c[s[0]] = value
 	return c
 }
 

@@ -629,6 +629,8 @@ func (st *state) invalidateSteps(ctx context.Context, steps ...*step) error {
 		if raised {
 			st.counts.invalidations.Add(1)
 			st.log(ctx, slog.LevelInfo, "token invalidated", s, slog.Uint64("stamp", stamp))
+		}
+		if stamp > 0 { // known here is not yet known there
 			errs = append(errs, st.p.store.revoke(ctx, s.key, stamp))
 		}
 	}
@@ -675,7 +677,7 @@ func (p *Pipeline) Close() error {
 	select {
 	case <-p.watcher.done:
 		return nil
-	case <-time.After(4 * p.cfg.StorageTimeout):
+	case <-time.After(4 * min(p.cfg.StorageTimeout, time.Minute)):
 		return errors.New("requestforge: Close: the storage's Watch goes on although its context has ended")
 	}
 }

@@ -40,7 +40,6 @@ func (st *state) cooling(s *step) *AuthError {
 	if !now.Before(f.until) {
 		return nil
 	}
-	st.stats[s.index].failedFast.Add(1)
 	return f.again(now)
 }
 

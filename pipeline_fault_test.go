@@ -5,7 +5,10 @@ package requestforge_test
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
+	"math"
+	"net/http"
 	"runtime"
 	"strings"
 	"sync"
@@ -306,4 +309,265 @@ func (d *deferring) Token(ctx context.Context) (*rf.Token, error) {
 func (d *deferring) Invalidate(ctx context.Context, tok *rf.Token) error {
 	d.wg.Go(func() { d.p.Invalidate(ctx, tok) })
 	return nil
+}
+
+// A caller that gives up is no outage of the storage.
+func TestPipelineCallersContextIsNoOutageOfTheStorage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLogin()
+		var slow atomic.Bool
+		var calls atomic.Int32
+		storage := &faulty{MemoryStorage: rf.NewMemoryStorage(), before: func(string) error {
+			calls.Add(1)
+			if slow.Load() {
+				time.Sleep(100 * time.Millisecond)
+			}
+			return nil
+		}}
+		p := pipeline(t, rf.PipelineConfig{Steps: l.chain(), Storage: storage, RefreshAhead: -1})
+		mustToken(t, p)
+		ctx, cancel := context.WithCancel(t.Context())
+		slow.Store(true)
+		time.AfterFunc(50*time.Millisecond, cancel)
+		require.ErrorIs(t, p.InvalidateStep(ctx, "user"), context.Canceled)
+		synctest.Wait()
+		before := calls.Load()
+		require.ErrorIs(t, p.InvalidateAll(ctx), context.Canceled)
+		synctest.Wait()
+		require.Equal(t, before, calls.Load(), "a context that is over starts nothing")
+		require.Zero(t, p.Stats().StorageErrors)
+		require.Equal(t, "user-2", mustToken(t, p).AccessToken, "this process knows all the same")
+	})
+}
+
+// InvalidateStep says so each time that the storage may not know, not only
+// the first time.
+func TestPipelineInvalidateStepSaysSoUntilTheStorageKnows(t *testing.T) {
+	l := newLogin()
+	l.takes = 0
+	down := true
+	storage := &faulty{MemoryStorage: rf.NewMemoryStorage(), before: func(op string) error {
+		if down && op == "Revoke" {
+			return errDisk
+		}
+		return nil
+	}}
+	p := pipeline(t, rf.PipelineConfig{Steps: l.chain(), Storage: storage})
+	mustToken(t, p)
+	for range 3 {
+		require.ErrorIs(t, p.InvalidateStep(t.Context(), "app"), errDisk)
+	}
+	down = false
+	require.NoError(t, p.InvalidateStep(t.Context(), "app"))
+	entries, err := storage.Load(t.Context(), "requestforge:app")
+	require.NoError(t, err)
+	require.EqualValues(t, 1, entries[0].Mark)
+	require.EqualValues(t, 1, p.Stats().Invalidations)
+}
+
+// As long as bounds that mean "never" in other packages.
+func TestPipelineLongestDurationsAreNoShortOnes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLogin()
+		l.takes = time.Hour
+		storage := &watching{faulty: faulty{MemoryStorage: rf.NewMemoryStorage()}}
+		const longest = time.Duration(math.MaxInt64)
+		cfg := rf.PipelineConfig{Storage: storage, FetchTimeout: longest, StorageTimeout: longest, CoolDown: longest, MaxCoolDown: longest, RefreshAhead: longest}
+		cfg.Steps = []rf.Step{l.step("user")}
+		cfg.Steps[0].TTL = longest
+		var wg sync.WaitGroup
+		for range 3 {
+			p := pipeline(t, cfg)
+			wg.Go(func() {
+				if tok, err := p.Token(t.Context()); err != nil || tok.AccessToken != "user-1" {
+					t.Errorf("%v %v", tok, err)
+				}
+			})
+		}
+		wg.Wait()
+		require.Equal(t, 1, l.fetches("user"), "a peer is waited for")
+
+		l.failing("user", func(int) error { return &rf.AuthError{StatusCode: 400} })
+		p := pipeline(t, rf.PipelineConfig{Steps: cfg.Steps, CoolDown: longest, MaxCoolDown: longest})
+		_, err := p.Token(t.Context())
+		var auth *rf.AuthError
+		require.ErrorAs(t, err, &auth)
+		require.Equal(t, longest, auth.RetryAfter)
+	})
+}
+
+// watching is a storage that pushes: nothing, unless watch says otherwise.
+type watching struct {
+	faulty
+	watch func(ctx context.Context, keys []string, changed func(string)) error
+}
+
+func (w *watching) Watch(ctx context.Context, keys []string, changed func(string)) error {
+	if w.watch != nil {
+		return w.watch(ctx, keys, changed)
+	}
+	<-ctx.Done()
+	return nil
+}
+
+// A Watch that crashes is one that failed.
+func TestPipelineWatchThatCrashesIsCalledAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var calls atomic.Int32
+		storage := &watching{faulty: faulty{MemoryStorage: rf.NewMemoryStorage()}, watch: func(ctx context.Context, _ []string, _ func(string)) error {
+			switch calls.Add(1) {
+			case 1:
+				panic("s3cret")
+			case 2:
+				runtime.Goexit()
+			}
+			<-ctx.Done()
+			return nil
+		}}
+		p := pipeline(t, rf.PipelineConfig{Steps: []rf.Step{newLogin().step("user")}, Storage: storage})
+		time.Sleep(time.Minute)
+		require.EqualValues(t, 3, calls.Load())
+		require.EqualValues(t, 2, p.Stats().StorageErrors)
+	})
+}
+
+// A push that tells of a peer's logout and comes late kills nothing newer.
+func TestPipelineLatePushOfALogoutKillsNothingNewer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLogin()
+		l.takes = 10 * time.Millisecond
+		pushes := make(chan func(string), 1)
+		var slow atomic.Bool
+		storage := &watching{faulty: faulty{MemoryStorage: rf.NewMemoryStorage(), load: func(e []rf.Entry) ([]rf.Entry, error) {
+			if slow.CompareAndSwap(true, false) {
+				time.Sleep(100 * time.Millisecond)
+			}
+			return e, nil
+		}}, watch: func(ctx context.Context, _ []string, changed func(string)) error {
+			pushes <- changed
+			<-ctx.Done()
+			return nil
+		}}
+		p := pipeline(t, rf.PipelineConfig{Steps: []rf.Step{l.step("user")}, Storage: storage})
+		old := mustToken(t, p)
+		push := <-pushes
+		require.NoError(t, storage.Delete(t.Context(), "requestforge:user"))
+		slow.Store(true)
+		push("requestforge:user")
+		time.Sleep(50 * time.Millisecond) // the look has seen that there is nothing
+		require.NoError(t, p.Invalidate(t.Context(), old))
+		require.Equal(t, "user-2", mustToken(t, p).AccessToken)
+		time.Sleep(time.Second)
+		require.Equal(t, "user-2", mustToken(t, p).AccessToken)
+		require.Equal(t, 2, l.fetches("user"))
+
+		require.NoError(t, storage.Delete(t.Context(), "requestforge:user"))
+		push("requestforge:user")
+		time.Sleep(time.Second)
+		require.Equal(t, "user-3", mustToken(t, p).AccessToken, "a peer's logout is one here, too")
+	})
+}
+
+// A child may outlive its parent's expiry by far, and its parent's mark has
+// to outlive the child: else a process that comes later takes it for live.
+func TestPipelineMarkOfAParentOutlivesItsChildren(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLogin()
+		l.life["app"] = time.Minute
+		storage := &dropping{rf.NewMemoryStorage()}
+		steps := []rf.Step{l.step("app"), l.step("user", "app")}
+		p := pipeline(t, rf.PipelineConfig{Steps: steps, Storage: storage})
+		mustToken(t, p)
+		require.NoError(t, p.InvalidateStep(t.Context(), "app"))
+		time.Sleep(1000 * time.Hour)
+		require.Equal(t, "user-2", mustToken(t, pipeline(t, rf.PipelineConfig{Steps: steps, Storage: storage})).AccessToken)
+	})
+}
+
+// dropping is a storage that drops what it may.
+type dropping struct{ *rf.MemoryStorage }
+
+func (d *dropping) Load(ctx context.Context, keys ...string) ([]rf.Entry, error) {
+	entries, err := d.MemoryStorage.Load(ctx, keys...)
+	for i, e := range entries {
+		if r := e.Record; r != nil && r.Keep > 0 && !r.Token.Expiry.IsZero() && time.Since(r.Token.Expiry) > r.Keep {
+			d.Delete(ctx, keys[i])
+			entries[i] = rf.Entry{}
+		}
+	}
+	return entries, err
+}
+
+// The sends of a fetch are none of the request that happens to wait for it.
+func TestPipelineFetchDoesNotCountAsSendsOfTheRequest(t *testing.T) {
+	sends := 0
+	auth := roundTrip(func(req *http.Request) (*http.Response, error) {
+		if sends++; sends == 1 {
+			return reply(req, 503, "Retry-After", "0"), nil
+		}
+		resp := reply(req, 200, "X-Token", "t")
+		return resp, nil
+	})
+	p := pipeline(t, rf.PipelineConfig{Steps: []rf.Step{{Name: "user", Fetcher: &rf.HeaderFetcher{
+		URL: "https://auth.example.com", TokenHeader: "X-Token",
+		Client: &http.Client{Transport: &rf.RetryTransport{Base: auth, Policy: rf.RetryPolicy{RetryMax: 3, RetryWaitMin: 1, RetryWaitMax: 1}}},
+	}}}})
+	var attempts int64
+	log := slog.New(handlerFunc(func(r slog.Record) {
+		r.Attrs(func(a slog.Attr) bool {
+			if a.Key == "attempts" {
+				attempts = a.Value.Int64()
+			}
+			return true
+		})
+	}))
+	rt := &rf.AuthTransport{Source: p, Origins: []string{host}, Base: api(func(string) bool { return true })}
+	get(t, &rf.LoggingTransport{Logger: log, Base: roundTrip(rt.RoundTrip)}, host)
+	require.Equal(t, 2, sends)
+	require.EqualValues(t, 1, attempts)
+}
+
+// The renewal ahead of expiry asks whether there is a failure; that is no
+// caller who got it.
+func TestPipelineFailedFastCountsCallersAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLogin()
+		l.life["user"] = time.Hour
+		p := pipeline(t, rf.PipelineConfig{Steps: []rf.Step{l.step("user")}})
+		mustToken(t, p)
+		l.failing("user", func(int) error { return &rf.AuthError{StatusCode: 400} })
+		time.Sleep(59 * time.Minute)
+		for range 10 {
+			mustToken(t, p)
+			time.Sleep(time.Second)
+		}
+		require.NotZero(t, p.Stats().Steps["user"].Failures)
+		require.Zero(t, p.Stats().Steps["user"].FailedFast)
+	})
+}
+
+// A transport that breaks its contract gets http.Client's words for it.
+func TestAuthNoResponseAndNoErrorIsNoPanic(t *testing.T) {
+	for _, after := range []int{0, 1} {
+		n := 0
+		src := sourceFunc(func(context.Context) (*rf.Token, error) { n++; return &rf.Token{AccessToken: fmt.Sprint(n)}, nil })
+		sends := 0
+		client := &http.Client{Transport: &rf.AuthTransport{Source: src, Origins: []string{host}, Base: roundTrip(func(req *http.Request) (*http.Response, error) {
+			if sends++; sends <= after {
+				return reply(req, 401), nil
+			}
+			return nil, nil
+		})}}
+		_, err := client.Get(host)
+		require.ErrorContains(t, err, "nil *Response with a nil error")
+	}
+}
+
+// A caller can tie a request to its own response.
+func TestAuthRedirectsInACircleEnd(t *testing.T) {
+	req, err := http.NewRequest("GET", host, nil)
+	require.NoError(t, err)
+	req.Response = &http.Response{Request: req}
+	d := (&rf.AuthTransport{Source: static("t"), Origins: []string{host}}).Explain(req)
+	require.Equal(t, rf.ReasonRedirect, d.Reason)
 }

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -33,8 +34,8 @@ const (
 	// server that asks for more is asked again by a later flight.
 	maxTryWait = 5 * time.Second
 
-	// minKeep is how long a record without a refresh token outlives its
-	// expiry: long enough for its mark to outlive every copy of it.
+	// minKeep is how long a leaf's record without a refresh token outlives
+	// its expiry: long enough for its mark to outlive every copy of it.
 	minKeep = time.Hour
 )
 
@@ -134,6 +135,7 @@ func (st *state) join(ctx context.Context, s *step, w want) (*held, error) {
 			return h, nil
 		}
 		if err := st.cooling(s); err != nil {
+			st.stats[s.index].failedFast.Add(1)
 			return nil, err
 		}
 		h, err := st.flights[s.index].Do(ctx, func(ctx context.Context) (*held, error) {
@@ -211,6 +213,7 @@ func (st *state) fly(ctx context.Context, s *step, w want) (*held, error) {
 	outer, _ := ctx.Value(fetchKey{}).(*fetchMark)
 	f := &fetch{state: st, step: s, want: w, born: st.born(ctx)}
 	ctx = context.WithValue(ctx, fetchKey{}, &fetchMark{st, s, f.born, outer})
+	ctx = withTally(ctx, nil) // what is sent from here on is no part of anyone's request
 	for range rounds {
 		h, err := f.round(ctx)
 		if err != nil {
@@ -430,8 +433,9 @@ func (f *fetch) lock(ctx context.Context) (*held, error) {
 	}
 	// A peer takes one fetch of this step, and of each ancestor before.
 	var patience <-chan time.Time
-	if t := f.p.cfg.FetchTimeout; t > 0 {
-		timer := time.NewTimer(t * time.Duration(1+len(f.step.levels)))
+	fetches := time.Duration(1 + len(f.step.levels))
+	if t := f.p.cfg.FetchTimeout; t > 0 && t <= math.MaxInt64/fetches {
+		timer := time.NewTimer(t * fetches)
 		defer timer.Stop()
 		patience = timer.C
 	}
@@ -772,7 +776,9 @@ func (f *fetch) save(ctx context.Context, tok *Token, parents []*held) (*held, e
 	for i, a := range s.ancestors {
 		r.Lineage[a.key] = h.lineage[i]
 	}
-	if tok.RefreshToken == "" {
+	if tok.RefreshToken == "" && s == f.p.leaf {
+		// A parent's mark goes with its record, and has to outlive
+		// whatever was made from it: that stays until replaced.
 		r.Keep = max(minKeep, tok.Expiry.Sub(now))
 	}
 	f.mu.Lock()

@@ -15,6 +15,8 @@ import (
 	"sync"
 	"time"
 	"weak"
+
+	"github.com/requestforge/requestforge/internal/flight"
 )
 
 // recheckEvery is the most that another process's revocation takes to be seen
@@ -91,7 +93,10 @@ func (st *state) watch(w Watcher) *watcher {
 		pause := time.Second
 		for ctx.Err() == nil {
 			begun := time.Now()
-			err := w.Watch(ctx, st.p.keys(), note)
+			// Bounded by nothing: it is for what a crash becomes.
+			_, err := flight.Bounded(context.WithoutCancel(ctx), func(context.Context) (struct{}, error) {
+				return struct{}{}, w.Watch(ctx, st.p.keys(), note)
+			}, nil)
 			if ctx.Err() != nil {
 				return
 			}

@@ -31,11 +31,18 @@ type store struct {
 
 var errHanging = errors.New("earlier calls still hang")
 
-// bounded runs one call of the storage.
-func bounded[T any](ctx context.Context, s *store, op string, call func(context.Context) (T, error), late func(T, error)) (T, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, s.timeout, fmt.Errorf("no answer within StorageTimeout (%v): %w", s.timeout, context.DeadlineExceeded))
-	defer cancel()
+// bounded runs one call of the storage. If caller is over before the call is,
+// that is no fault of the storage.
+func bounded[T any](caller context.Context, s *store, op string, call func(context.Context) (T, error), late func(T, error)) (T, error) {
 	var val T
+	if caller.Err() != nil {
+		return val, fmt.Errorf("requestforge: storage: %s: %w", op, context.Cause(caller))
+	}
+	if !s.shared {
+		return call(caller) // the pipeline's own memory, which neither fails nor hangs
+	}
+	ctx, cancel := context.WithTimeoutCause(caller, s.timeout, fmt.Errorf("no answer within StorageTimeout (%v): %w", s.timeout, context.DeadlineExceeded))
+	defer cancel()
 	err := errHanging
 	if s.hanging.Add(1) <= maxHanging {
 		val, err = flight.Bounded(ctx, func(ctx context.Context) (T, error) {
@@ -51,8 +58,11 @@ func bounded[T any](ctx context.Context, s *store, op string, call func(context.
 		}
 		return val, nil
 	}
-	s.errors.Add(1)
 	err = fmt.Errorf("requestforge: storage: %s: %w", op, err)
+	if caller.Err() != nil {
+		return val, err
+	}
+	s.errors.Add(1)
 	if !s.down.Swap(true) && s.log != nil {
 		s.log.LogAttrs(ctx, slog.LevelWarn, "requestforge: the storage fails; going on without", slog.Any("error", err))
 	}

@@ -239,7 +239,7 @@ func (t *RetryTransport) roundTrip(x *exchange, req *http.Request) (*http.Respon
 			// Nothing to keep, nobody to share it with: no allocation.
 			return t.send(base, nil, req)
 		}
-		x = newExchange(req.Context())
+		x = newExchange(req)
 	}
 	if x.keep == 0 {
 		x.keep = keepBound(t.Policy.MaxReplayBody)
