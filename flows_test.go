@@ -15,6 +15,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"net/http/httptest"
 	"strconv"
 	"strings"
@@ -537,6 +538,9 @@ func TestFlowClientTimeoutBoundsEverything(t *testing.T) {
 				begun := time.Now()
 				_, err := client.Get("/orders")
 				require.ErrorIs(t, err, context.DeadlineExceeded)
+				var ue *url.Error
+				require.ErrorAs(t, err, &ue)
+				assert.True(t, ue.Timeout(), "%v", err)
 				assert.Equal(t, 20*time.Second, time.Since(begun))
 				time.Sleep(time.Minute) // the fetch ends at its own bound
 			})

@@ -437,7 +437,7 @@ func (p *Pipeline) graph(bad func(string, ...any)) {
 			p.leaf = s
 		}
 	}
-	if len(leaves) > 1 {
+	if len(leaves) > 1 && len(byName) == len(all) { // else the names are to blame
 		bad("steps %s are nobody's parents; a pipeline has one such step, whose token goes on requests", strings.Join(leaves, " and "))
 	}
 	for i, s := range p.steps {

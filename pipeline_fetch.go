@@ -168,9 +168,30 @@ func (st *state) explain(ctx context.Context, s *step, err error) error {
 		return err
 	}
 	if ctx.Err() != nil {
-		return fmt.Errorf("requestforge: waiting for the token of step %q: %w", s.Name, err)
+		return &waitError{s.Name, err}
 	}
 	return &AuthError{Step: s.Name, Err: err}
+}
+
+// waitError is a caller's context that ended before there was a token.
+type waitError struct {
+	step  string
+	cause error
+}
+
+func (e *waitError) Error() string {
+	return fmt.Sprintf("requestforge: waiting for the token of step %q: %v", e.step, e.cause)
+}
+
+func (e *waitError) Unwrap() error { return e.cause }
+
+// Timeout tells url.Error, which asks only the error directly below it.
+func (e *waitError) Timeout() bool {
+	t, ok := errors.AsType[interface {
+		error
+		Timeout() bool
+	}](e.cause)
+	return ok && t.Timeout()
 }
 
 func (st *state) usable(s *step, h *held, w want) bool {
