@@ -497,6 +497,9 @@ func token(src TokenSource, req *http.Request) (*Token, error) {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithCancel(ctx)
 		defer cancel()
+		if over(req) {
+			cancel() // before the source can start a fetch for nobody
+		}
 		go func() {
 			select {
 			case <-done:

@@ -4,6 +4,7 @@
 package requestforge_test
 
 import (
+	"context"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -50,5 +51,37 @@ func TestRetryIsOverAfterCancelRequest(t *testing.T) {
 	}
 	if got := sends.Load(); got != 1 {
 		t.Errorf("%d sends, want 1", got)
+	}
+}
+
+// overSource has no token, and notes whether it was asked with a context that
+// was over already.
+type overSource struct{ over bool }
+
+func (s *overSource) Token(ctx context.Context) (*requestforge.Token, error) {
+	s.over = ctx.Err() != nil
+	return nil, context.Canceled
+}
+
+func (s *overSource) Invalidate(context.Context, *requestforge.Token) error { return nil }
+
+// Found by TestTransportCancelRequestBeforeDo.
+func TestAuthFetchesNothingForACanceledRequest(t *testing.T) {
+	src := new(overSource)
+	rt := &requestforge.AuthTransport{Source: src, Origins: []string{requestforge.AnyOrigin}}
+	req, err := http.NewRequest("GET", "https://api.test/", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cancel := make(chan struct{})
+	close(cancel)
+	//lint:ignore SA1019 old programs still set it
+	req.Cancel = cancel
+	if resp, err := rt.RoundTrip(req); err == nil {
+		resp.Body.Close()
+		t.Errorf("got %s, want an error", resp.Status)
+	}
+	if !src.over {
+		t.Error("the source was asked as if somebody waited for the token")
 	}
 }
