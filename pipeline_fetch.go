@@ -845,7 +845,12 @@ func (f *fetch) save(ctx context.Context, tok *Token, parents []*held) (*held, e
 		hook(func() { s.OnRotate(ctx, h.tok) })
 	}
 	if !f.keep(h) {
-		// Within the flight, so that it can't hit what the next one saves.
+		// It is dead here even if the storage fails to delete it. Within
+		// the flight, so that it can't hit what the next one saves.
+		f.mu.Lock()
+		f.raise(s, h.stamp)
+		ss.spent = max(ss.spent, h.stamp)
+		f.mu.Unlock()
 		f.p.store.delete(ctx, s.key)
 		return nil, errForgot
 	}
