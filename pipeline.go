@@ -284,8 +284,9 @@ func (st *state) raise(s *step, stamp uint64) bool {
 	return true
 }
 
-// put makes h the newest token of s, unless a newer one is known. The caller
-// holds mu.
+// put makes h the newest token of s, unless a newer one is known. Of two with
+// one stamp, which a storage that has lost its stamps can give out, the one
+// that was heard of last is in the storage. The caller holds mu.
 func (st *state) put(s *step, h *held) {
 	ss := &st.steps[s.index]
 	ss.top = max(ss.top, h.stamp)
@@ -293,7 +294,7 @@ func (st *state) put(s *step, h *held) {
 		as := &st.steps[a.index]
 		as.top = max(as.top, h.lineage[i])
 	}
-	if c := ss.cur; c != nil && (c.stamp > h.stamp || c.stamp == h.stamp && !c.unsaved) {
+	if c := ss.cur; c != nil && c.stamp > h.stamp {
 		return
 	}
 	ss.cur = h

@@ -593,3 +593,20 @@ func TestAuthRedirectsInACircleEnd(t *testing.T) {
 	d := (&rf.AuthTransport{Source: static("t"), Origins: []string{host}}).Explain(req)
 	require.Equal(t, rf.ReasonRedirect, d.Reason)
 }
+
+// A storage that has lost everything can give a stamp twice. What it holds is
+// everyone's all the same.
+func TestPipelineStampGivenTwiceIsNotTheSameToken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLogin()
+		storage := rf.NewMemoryStorage()
+		p := pipeline(t, rf.PipelineConfig{Steps: []rf.Step{l.step("user")}, Storage: storage})
+		mustToken(t, p)
+		require.NoError(t, storage.Delete(t.Context(), "requestforge:user"))
+		peer := pipeline(t, rf.PipelineConfig{Steps: []rf.Step{l.step("user")}, Storage: storage})
+		require.Equal(t, "user-2", mustToken(t, peer).AccessToken)
+		time.Sleep(time.Minute) // p has looked
+		require.Equal(t, "user-2", mustToken(t, p).AccessToken)
+		require.Equal(t, 2, l.fetches("user"))
+	})
+}

@@ -363,7 +363,8 @@ func (st *state) pull(ctx context.Context, steps []*step, deleted map[string]boo
 		if e.Record == nil {
 			continue
 		}
-		if c := ss.cur; c != nil && c.stamp == e.Record.Stamp && !c.unsaved {
+		if c := ss.cur; c != nil && !c.unsaved && c.stamp == e.Record.Stamp &&
+			e.Record.Token != nil && c.tok.AccessToken == e.Record.Token.AccessToken {
 			continue // the same; ours knows whether it was accepted
 		}
 		h, err := st.fromRecord(s, e.Record, now)
