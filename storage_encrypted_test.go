@@ -3,6 +3,7 @@ package requestforge_test
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
@@ -101,6 +102,23 @@ func encSave(t *testing.T, s rf.Storage, r rf.Record, seen uint64) rf.Entry {
 	e, err := s.Save(t.Context(), r.Key, r, seen)
 	require.NoError(t, err)
 	return e
+}
+
+// The new key seals, both unseal: the second stage of changing the key.
+func ExampleNewEncryptedStorage() {
+	newKey, oldKey := make([]byte, 32), make([]byte, 32)
+	rand.Read(newKey) // really from a secret manager
+	rand.Read(oldKey)
+
+	store, err := rf.NewEncryptedStorage(rf.NewMemoryStorage(), rf.EncryptionConfig{
+		Keys: []rf.EncryptionKey{{ID: "2026-02", Key: newKey}, {ID: "2025-08", Key: oldKey}},
+	})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Println(store)
+	// Output: EncryptedStorage(*requestforge.MemoryStorage, keys 2026-02 2025-08)
 }
 
 func TestEncryptedStorageKeepsTheRulesOfStorage(t *testing.T) {

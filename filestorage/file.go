@@ -345,25 +345,12 @@ func (s *Storage) tryFlock(name string) (*flock.Flock, error) {
 	l := flock.New(s.path(name), flock.SetPermissions(0o600))
 	ok, err := l.TryLock()
 	if err != nil {
-		return nil, wrap(err)
+		return nil, fmt.Errorf("requestforge: filestorage: lock %s: %w", l.Path(), err)
 	}
 	if !ok {
 		return nil, nil
 	}
-	// If the directory was removed meanwhile, with what we have locked in
-	// it, others will lock another file of that name.
-	ours, err := l.Stat()
-	if err == nil {
-		var now fs.FileInfo
-		if now, err = os.Stat(l.Path()); err == nil && os.SameFile(ours, now) {
-			return l, nil
-		}
-	}
-	l.Unlock()
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, wrap(err)
-	}
-	return nil, nil
+	return l, nil
 }
 
 // lease is the lock of a step.

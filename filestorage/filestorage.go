@@ -18,7 +18,9 @@
 //	})
 //
 // Any number of processes may use it at once. They share one login, and no
-// two of them spend the same refresh token.
+// two of them spend the same refresh token. Each write waits for the disk; where
+// that can take longer than a quarter of a second, raise StorageTimeout, lest
+// the pipeline goes on without.
 package filestorage
 
 import (

@@ -338,13 +338,13 @@ func childHold(dir string) error {
 	if err != nil {
 		return err
 	}
-	_, ok, err := s.TryLock(context.Background(), "k")
+	lease, ok, err := s.TryLock(context.Background(), "k")
 	if err != nil || !ok {
 		return fmt.Errorf("TryLock: %t, %v", ok, err)
 	}
 	fmt.Println("held")
-	_, err = os.Stdin.Read(make([]byte, 1))
-	return err
+	os.Stdin.Read(make([]byte, 1))
+	return lease.Unlock(context.Background())
 }
 
 func TestLockEndsWithItsProcess(t *testing.T) {
@@ -376,6 +376,29 @@ func TestLockExcludesOtherStoragesOfThisProcess(t *testing.T) {
 	_, ok, err = open(t, dir).TryLock(t.Context(), "k")
 	require.NoError(t, err)
 	require.True(t, ok)
+}
+
+func TestAnyKeyHasALockOfItsOwn(t *testing.T) {
+	s, dir := fresh(t)
+	keys := []string{"", "k", "K", "../k", "/k", "a/b", "a\x00b", ".", "..", "*", "\xff", strings.Repeat("k", 1000), strings.Repeat("k", 1001)}
+	leases := make([]requestforge.Lease, len(keys))
+	for i, key := range keys {
+		lease, ok, err := s.TryLock(t.Context(), key)
+		require.NoError(t, err, "%q", key)
+		require.True(t, ok, "%q", key)
+		leases[i] = lease
+	}
+	for _, key := range keys {
+		_, ok, err := s.TryLock(t.Context(), key)
+		require.NoError(t, err, "%q", key)
+		require.False(t, ok, "%q", key)
+	}
+	files, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	require.Len(t, files, len(keys))
+	for _, lease := range leases {
+		require.NoError(t, lease.Unlock(t.Context()))
+	}
 }
 
 // bulk makes records so large that most of a save is writing.
@@ -534,6 +557,9 @@ func TestDamagedFileIsAnErrorWithoutContentAndIsReplaced(t *testing.T) {
 			spoil()
 			_, err := s.Load(t.Context(), "k")
 			require.ErrorContains(t, err, data(dir))
+			if name == "too large" {
+				require.ErrorContains(t, err, "larger than 16 MiB")
+			}
 			for _, secret := range []string{"hunter2", "4711", "aHVudGVyMg"} {
 				require.NotContains(t, err.Error(), secret)
 			}
@@ -611,7 +637,7 @@ func TestExpiredRecordsAreDroppedAfterKeep(t *testing.T) {
 	}
 	past := time.Now().Add(-time.Hour)
 	put("past", past, 30*time.Minute)
-	put("long past", time.Unix(-100, 0), time.Second)
+	put("long past", time.Unix(-2, 0), time.Second) // 0 is no time
 	put("kept", past, 2*time.Hour)
 	put("forever", past, 0)
 	put("no expiry", time.Time{}, time.Second)

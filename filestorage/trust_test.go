@@ -235,6 +235,13 @@ func childReadOnly(dir string) error {
 	if tok, err := p.Token(ctx); err != nil || tok.AccessToken != "fetched" {
 		return fmt.Errorf("the pipeline returned %v, %v", tok, err)
 	}
+	closed, err := filestorage.New(filepath.Join(dir, "closed", "tokens"))
+	if err != nil {
+		return fmt.Errorf("New where nothing can be seen: %w", err)
+	}
+	if _, err := closed.Load(ctx, "k"); err == nil || !strings.Contains(err.Error(), "closed") {
+		return fmt.Errorf("Load where nothing can be seen: %v", err)
+	}
 	missing, err := filestorage.New(filepath.Join(dir, "missing"))
 	if err != nil {
 		return fmt.Errorf("New where nothing can be made: %w", err)
@@ -248,6 +255,7 @@ func childReadOnly(dir string) error {
 func TestReadOnlyDirectoryIsReadAndFailsNoRequest(t *testing.T) {
 	s, dir := fresh(t)
 	save(t, s, record("k", "a"), 0)
+	require.NoError(t, os.Mkdir(filepath.Join(dir, "closed"), 0))
 	if os.Geteuid() == 0 {
 		require.NoError(t, os.Remove(data(dir)+".lock"))
 		for _, path := range []string{dir, data(dir)} {
