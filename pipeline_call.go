@@ -248,7 +248,7 @@ func (f *fetch) try(ctx context.Context, fetcher Fetcher, in Input, n int) (*Tok
 		return fetcher.Fetch(ctx, in)
 	}, nil)
 	if err == nil {
-		tok, err = f.mint(tok, in, begun)
+		tok, err = f.mint(tok, in)
 	}
 	attrs := []slog.Attr{slog.Int("try", n+1), slog.Duration("took", time.Since(begun))}
 	if err != nil {
@@ -284,7 +284,7 @@ func (f *fetch) name(err error) *AuthError {
 }
 
 // mint checks a fetcher's token and gives it its expiry.
-func (f *fetch) mint(raw *Token, in Input, begun time.Time) (*Token, error) {
+func (f *fetch) mint(raw *Token, in Input) (*Token, error) {
 	if err := raw.validate(); err != nil {
 		return nil, err
 	}

@@ -65,6 +65,10 @@ func (p *Pipeline) graph(bad func(string, ...any)) {
 			}
 		}
 	}
+	p.from = byName[cfg.RefreshFrom]
+	if p.from == nil && cfg.RefreshFrom != "" {
+		bad("PipelineConfig.RefreshFrom names %q, which is no step of this pipeline", cfg.RefreshFrom)
+	}
 	if !p.sort(all, bad) {
 		return
 	}
@@ -82,11 +86,8 @@ func (p *Pipeline) graph(bad func(string, ...any)) {
 		s.index = i
 		s.link()
 	}
-	p.from = p.leaf
-	if cfg.RefreshFrom != "" {
-		if p.from = byName[cfg.RefreshFrom]; p.from == nil {
-			bad("PipelineConfig.RefreshFrom names %q, which is no step of this pipeline", cfg.RefreshFrom)
-		}
+	if p.from == nil {
+		p.from = p.leaf
 	}
 }
 
