@@ -113,6 +113,7 @@ func TestAllocAuthTransport(t *testing.T) {
 			require.LessOrEqual(t, allocs(t, logging, req)-bare, 3.0, "logging, off, over retry over auth")
 			req := req.Clone(t.Context())
 			cancel := make(chan struct{})
+			//lint:ignore SA1019 http.Client sets it
 			req.Cancel = cancel // as http.Client sets it for its Timeout
 			require.LessOrEqual(t, allocs(t, logging, req)-bare, 3.0, "with a Cancel")
 		})

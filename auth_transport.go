@@ -4,10 +4,12 @@
 package requestforge
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"strings"
 	"sync"
@@ -104,7 +106,7 @@ type AuthTransport struct {
 type rules struct {
 	origins *match.Origins
 	paths   *match.Paths
-	header  string
+	header  spellings
 	keep    int64
 	retry   AuthRetryStrategy
 }
@@ -137,11 +139,19 @@ type Decision struct {
 }
 
 var (
-	errPlaintext = errors.New("requestforge: the token would travel over plain http to a host that is not loopback; use https, or set AllowPlaintext")
-	errCaller    = errors.New("requestforge: the request has the token's header, or user information in its URL, set by its caller (CallerHeader is RejectCaller)")
+	errPlaintext = &mistake{errors.New("requestforge: the token would travel over plain http to a host that is not loopback; use https, or set AllowPlaintext")}
+	errCaller    = &mistake{errors.New("requestforge: the request has the token's header, or user information in its URL, set by its caller (CallerHeader is RejectCaller)")}
+	errNoToken   = &mistake{errors.New("requestforge: the TokenSource returned neither a token nor an error")}
 	errNoOrigins = errors.New("Origins is empty: say where the token may go, for example \"https://api.example.com\"")
 	errNoSource  = errors.New("Source is nil")
 )
+
+// mistake is an error that sending the request again can't mend.
+type mistake struct{ error }
+
+// RetryVerdict says so to a retry layer.
+func (*mistake) RetryVerdict() (retry bool, after time.Duration) { return false, 0 }
+func (m *mistake) Unwrap() error                                 { return m.error }
 
 // Explain says why req would, or would not, carry the token. RoundTrip decides
 // by the same function. Nothing is fetched or sent.
@@ -163,7 +173,7 @@ func (t *AuthTransport) decide(r *rules, req *http.Request) (Reason, error) {
 	if r.paths.Match(u) {
 		return ReasonExcludedPath, nil
 	}
-	if u.User != nil || hasHeader(req.Header, r.header) {
+	if u.User != nil || r.header.in(req.Header) {
 		switch t.CallerHeader {
 		case RejectCaller:
 			return ReasonCallerHeader, errCaller
@@ -171,7 +181,7 @@ func (t *AuthTransport) decide(r *rules, req *http.Request) (Reason, error) {
 			return ReasonCallerHeader, nil
 		}
 	}
-	if !r.origins.Match(u) || req.Host != "" && !r.origins.MatchHost(u.Scheme, req.Host) {
+	if !r.origins.Match(u) || req.Host != "" && req.Host != u.Host && !r.origins.MatchHost(u.Scheme, req.Host) {
 		return ReasonOrigin, nil
 	}
 	if leftOrigin(req) {
@@ -208,15 +218,12 @@ func (t *AuthTransport) check() error {
 
 func (t *AuthTransport) compile() (rules, error) {
 	var errs []error
-	r := rules{header: "Authorization", keep: keepBound(t.MaxReplayBody), retry: t.Retry}
+	r := rules{header: spell(cmp.Or(t.Header, "Authorization")), keep: keepBound(t.MaxReplayBody), retry: t.Retry}
 	if t.Source == nil || isNilPointer(t.Source) {
 		errs = append(errs, errNoSource)
 	}
-	if t.Header != "" {
-		if !isHTTPToken(t.Header) {
-			errs = append(errs, fmt.Errorf("Header %q is not a header name", t.Header))
-		}
-		r.header = http.CanonicalHeaderKey(t.Header)
+	if t.Header != "" && !isHTTPToken(t.Header) {
+		errs = append(errs, fmt.Errorf("Header %q is not a header name", t.Header))
 	}
 	if len(t.Origins) == 0 {
 		errs = append(errs, errNoOrigins)
@@ -242,7 +249,7 @@ func (t *AuthTransport) setup() (*rules, error) {
 	t.once.Do(func() {
 		var err error
 		if t.rules, err = t.compile(); err != nil {
-			t.err = fmt.Errorf("requestforge: AuthTransport: %w", err)
+			t.err = &mistake{fmt.Errorf("requestforge: AuthTransport: %w", err)}
 		}
 	})
 	return &t.rules, t.err
@@ -273,24 +280,29 @@ func (t *AuthTransport) roundTrip(x *exchange, req *http.Request) (*http.Respons
 	if reason != ReasonSend {
 		return forward(base, x, req)
 	}
-	tok, err := token(t.Source, req)
-	if err != nil {
-		closeBody(req)
-		return nil, err
-	}
-	value, err := headerValue(tok, r.header)
-	if err != nil {
-		closeBody(req)
-		return nil, err
-	}
 
 	own := x == nil
 	if own {
-		x = newExchange(req.Context())
+		x = newExchange(req)
+		if x.body != nil {
+			defer x.body.Finish()
+		}
 	}
+	// The body is begun before there is a token: if there is none, a layer
+	// above may still send the request later.
 	out := x.request(req)
-	out.Header = withHeader(req.Header, r.header, value)
 	out.Body = x.begin(req, max(r.keep, x.keep))
+	tok, err := token(t.Source, req)
+	if err != nil {
+		closeBody(out)
+		return nil, err
+	}
+	value, err := headerValue(tok, &r.header)
+	if err != nil {
+		closeBody(out)
+		return nil, err
+	}
+	out.Header = r.header.put(req.Header, value)
 	resp, err := forward(base, x, out)
 	if err == nil && resp != nil && t.refused(tok, resp) {
 		if own && x.retrying() {
@@ -300,9 +312,6 @@ func (t *AuthTransport) roundTrip(x *exchange, req *http.Request) (*http.Respons
 		} else {
 			resp, err = t.replay(x, r, req, tok, resp)
 		}
-	}
-	if own {
-		x.body.Finish()
 	}
 	if err != nil || resp == nil {
 		return nil, err // for neither, http.Client has words
@@ -337,7 +346,7 @@ func (t *AuthTransport) replay(x *exchange, r *rules, req *http.Request, tok *To
 		}
 		out := new(http.Request)
 		*out = *req
-		out.Header = withHeader(req.Header, r.header, value)
+		out.Header = r.header.put(req.Header, value)
 		out.Body = body
 		discard(resp)
 		x.replayed()
@@ -370,7 +379,7 @@ func (t *AuthTransport) another(x *exchange, r *rules, req *http.Request, tok *T
 	if err != nil || next.AccessToken == tok.AccessToken && next.Type() == tok.Type() {
 		return nil, nil
 	}
-	value, err := headerValue(next, r.header)
+	value, err := headerValue(next, &r.header)
 	if err != nil || over(req) {
 		return nil, nil
 	}
@@ -477,7 +486,7 @@ type readySource interface {
 // context, as the transports of net/http do.
 func token(src TokenSource, req *http.Request) (*Token, error) {
 	ctx := req.Context()
-	if req.Cancel != nil {
+	if done := cancelOf(req); done != nil {
 		// http.Client sets Cancel on each request if it has a Timeout,
 		// so the common case has to be cheap.
 		if r, ok := src.(readySource); ok {
@@ -488,9 +497,12 @@ func token(src TokenSource, req *http.Request) (*Token, error) {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithCancel(ctx)
 		defer cancel()
+		if over(req) {
+			cancel() // before the source can start a fetch for nobody
+		}
 		go func() {
 			select {
-			case <-req.Cancel:
+			case <-done:
 				cancel()
 			case <-ctx.Done():
 			}
@@ -498,50 +510,57 @@ func token(src TokenSource, req *http.Request) (*Token, error) {
 	}
 	tok, err := src.Token(ctx)
 	if err == nil && tok == nil {
-		err = errors.New("requestforge: the TokenSource returned neither a token nor an error")
+		err = errNoToken
 	}
 	return tok, err
 }
 
 // headerValue is what the header has to hold. It is ready-made on tokens of
 // ours, if they are as we made them.
-func headerValue(tok *Token, header string) ([]string, error) {
+func headerValue(tok *Token, header *spellings) ([]string, error) {
 	p := tok.prov
 	if p == nil || p.bare[0] != tok.AccessToken || p.typ != tok.TokenType {
 		if err := tok.validate(); err != nil {
-			return nil, fmt.Errorf("requestforge: the token can't be sent: %w", err)
+			return nil, &mistake{fmt.Errorf("requestforge: the token can't be sent: %w", err)}
 		}
 		p = newProvenance(tok)
 	}
-	if header == "Authorization" {
+	if header[0] == "Authorization" {
 		return p.authorization, nil
 	}
 	return p.bare, nil
 }
 
-// hasHeader reports whether h has a value for the canonical name, in any
-// spelling: a map that was filled by hand can hold others.
-func hasHeader(h http.Header, name string) bool {
-	if len(h[name]) > 0 {
-		return true
-	}
-	for k, v := range h {
-		if len(k) == len(name) && len(v) > 0 && strings.EqualFold(k, name) {
+// spellings are those of a header's name that a map filled by hand may hold.
+// Looking for these three is a good deal cheaper than a walk over the map.
+type spellings [3]string
+
+func spell(name string) spellings {
+	name = http.CanonicalHeaderKey(name)
+	return spellings{name, strings.ToLower(name), strings.ToUpper(name)}
+}
+
+// in reports whether h has a value under one of the spellings.
+func (s *spellings) in(h http.Header) bool {
+	for _, name := range s {
+		if len(h[name]) > 0 {
 			return true
 		}
 	}
 	return false
 }
 
-// withHeader is a copy of h with one header replaced. The values are shared.
-func withHeader(h http.Header, name string, value []string) http.Header {
-	c := make(http.Header, len(h)+1)
-	for k, v := range h {
-		if len(k) != len(name) || !strings.EqualFold(k, name) {
-			c[k] = v
-		}
+// put returns a copy of h in which value is the only one of the header. The
+// values are shared.
+func (s *spellings) put(h http.Header, value []string) http.Header {
+	c := maps.Clone(h)
+	if c == nil {
+		c = make(http.Header, 1)
 	}
-	c[name] = value
+	for _, name := range s[1:] {
+		delete(c, name)
+	}
+	c[s[0]] = value
 	return c
 }
 
@@ -586,7 +605,7 @@ func limited(retries int, b backoff.BackOff) Schedule {
 // one that can't be sent is an error from Token.
 func StaticToken(tok *Token) TokenSource {
 	if err := tok.validate(); err != nil {
-		return &staticSource{err: fmt.Errorf("requestforge: StaticToken: %w", err)}
+		return &staticSource{err: &mistake{fmt.Errorf("requestforge: StaticToken: %w", err)}}
 	}
 	own := *tok
 	own.prov = newProvenance(&own)

@@ -598,6 +598,7 @@ func TestAuthWaitForATokenHonoursCancel(t *testing.T) {
 			rt := &rf.AuthTransport{Source: src, Origins: []string{host}, Base: api(func(string) bool { return true })}
 			req, _ := http.NewRequest("GET", host, nil)
 			cancel := make(chan struct{})
+			//lint:ignore SA1019 http.Client sets it
 			req.Cancel = cancel
 			begun := time.Now()
 			time.AfterFunc(time.Second, func() { close(cancel) })
@@ -624,4 +625,89 @@ func TestAuthErrorFromBelowGoesUpAsItIs(t *testing.T) {
 	req, _ := http.NewRequest("GET", host, nil)
 	_, err := rt.RoundTrip(req)
 	require.Equal(t, io.ErrUnexpectedEOF, err)
+}
+
+// A request whose token can't be had yet is sent later by a retry layer above,
+// with its body whole; one that can't be mended is not tried again.
+func TestAuthErrorsUnderARetryLayer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		asked := 0
+		src := sourceFunc(func(context.Context) (*rf.Token, error) {
+			if asked++; asked == 1 {
+				return nil, &rf.AuthError{StatusCode: 503, RetryAfter: 3 * time.Second}
+			}
+			return &rf.Token{AccessToken: "t"}, nil
+		})
+		var got string
+		auth := &rf.AuthTransport{Source: src, Origins: []string{host}, Base: roundTrip(func(req *http.Request) (*http.Response, error) {
+			b, _ := io.ReadAll(req.Body)
+			got = string(b)
+			req.Body.Close()
+			return &http.Response{StatusCode: 200, Body: http.NoBody}, nil
+		})}
+		rt := &rf.RetryTransport{Base: auth, Policy: rf.RetryPolicy{RetryMax: 3}}
+		closes := 0
+		req, _ := http.NewRequest("PUT", host, closeCounter{strings.NewReader("body"), &closes})
+		begun := time.Now()
+		_, err := rt.RoundTrip(req)
+		require.NoError(t, err)
+		require.Equal(t, "body", got)
+		require.Equal(t, 1, closes)
+		require.Equal(t, 3*time.Second, time.Since(begun), "when a new try is due")
+
+		begun = time.Now()
+		for name, auth := range map[string]*rf.AuthTransport{
+			"config":    {Source: src},
+			"plaintext": {Source: src, Origins: []string{"http://api.example.com"}},
+			"nil, nil":  {Source: sourceFunc(func(context.Context) (*rf.Token, error) { return nil, nil }), Origins: []string{rf.AnyOrigin}, AllowPlaintext: true},
+			"CR":        {Source: sourceFunc(func(context.Context) (*rf.Token, error) { return &rf.Token{AccessToken: "a\r"}, nil }), Origins: []string{rf.AnyOrigin}, AllowPlaintext: true},
+			"static":    {Source: rf.StaticToken(nil), Origins: []string{rf.AnyOrigin}, AllowPlaintext: true},
+			"permanent": {Source: sourceFunc(func(context.Context) (*rf.Token, error) { return nil, &rf.AuthError{Permanent: true} }), Origins: []string{rf.AnyOrigin}, AllowPlaintext: true},
+		} {
+			req, _ := http.NewRequest("GET", "http://api.example.com/", nil)
+			_, err := (&rf.RetryTransport{Base: auth, Policy: rf.RetryPolicy{RetryMax: 3}}).RoundTrip(req)
+			require.Error(t, err, name)
+			require.Zero(t, time.Since(begun), name)
+		}
+	})
+}
+
+// Retries and replays together stay within one budget, whatever the answers:
+// RetryMax + 1 + the replays of one strategy. With a foreign layer between,
+// replays happen on the first attempt only.
+func TestAuthAndRetrySendWithinOneBudget(t *testing.T) {
+	const retries, replays = 4, 2
+	for name, between := range map[string]func(http.RoundTripper) http.RoundTripper{
+		"ours alone": func(rt http.RoundTripper) http.RoundTripper { return rt },
+		"foreign":    func(rt http.RoundTripper) http.RoundTripper { return roundTrip(rt.RoundTrip) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				for seed := range 1 << 12 { // two bits an answer, six answers in turn
+					n, sends := 0, 0
+					src := sourceFunc(func(context.Context) (*rf.Token, error) { n++; return &rf.Token{AccessToken: fmt.Sprint(n)}, nil })
+					auth := &rf.AuthTransport{Source: src, Origins: []string{host}, Retry: rf.SimpleAuthRetry(replays, 0), Base: roundTrip(func(req *http.Request) (*http.Response, error) {
+						answer := seed >> (2 * (sends % 6)) & 3
+						sends++
+						switch answer {
+						case 0:
+							return reply(req, 401), nil
+						case 1:
+							return reply(req, 429), nil
+						case 2:
+							return reply(req, 503, "Retry-After", "0"), nil
+						}
+						reply(req, 0)
+						return nil, io.ErrUnexpectedEOF
+					})}
+					rt := &rf.RetryTransport{Base: between(auth), Policy: rf.ExponentialBackoff(retries, 1, 1)}
+					req, _ := http.NewRequest("GET", host, nil)
+					rt.RoundTrip(req)
+					if most := retries + 1 + replays; sends > most {
+						t.Fatalf("answers %012b: %d sends, want at most %d", seed, sends, most)
+					}
+				}
+			})
+		})
+	}
 }

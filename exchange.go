@@ -36,8 +36,9 @@ type exchange struct {
 	used bool
 
 	// body keeps the caller's body if it can't be had again through
-	// GetBody; unused (see replay.Body.Used) until a layer begins it.
-	body replay.Body
+	// GetBody; unused (see replay.Body.Used) until a layer begins it. Nil
+	// for a request that has no such body.
+	body *replay.Body
 
 	// keep is how much of the body a layer above wants kept, in bytes.
 	// 0: no layer above sends again; negative: keep nothing.
@@ -56,10 +57,20 @@ type tally struct {
 	replays  atomic.Int32 // sends after a refusal
 }
 
-// newExchange begins one at the outermost of the layers that share it.
-func newExchange(ctx context.Context) *exchange {
-	x := new(exchange)
-	x.up = tallyFrom(ctx)
+// newExchange begins one for req at the outermost of the layers that share it.
+func newExchange(req *http.Request) *exchange {
+	var x *exchange
+	if oneShot(req) {
+		both := new(struct {
+			exchange
+			kept replay.Body
+		})
+		x = &both.exchange
+		x.body = &both.kept
+	} else {
+		x = new(exchange)
+	}
+	x.up = tallyFrom(req.Context())
 	return x
 }
 
@@ -106,7 +117,7 @@ func oneShot(req *http.Request) bool {
 // out as it is, so that net/http still knows it, and so does every body if
 // keep is negative.
 func (x *exchange) begin(req *http.Request, keep int64) io.ReadCloser {
-	if keep < 0 || x.body.Used() || !oneShot(req) {
+	if keep < 0 || x.body == nil || x.body.Used() || !oneShot(req) {
 		return req.Body
 	}
 	return x.body.Begin(req.Body, keep)
@@ -159,7 +170,7 @@ func forward(base http.RoundTripper, x *exchange, req *http.Request) (*http.Resp
 	if l, ok := base.(layer); ok {
 		return l.roundTrip(x, req)
 	}
-	if x != nil && x.keep > 0 && oneShot(req) && !x.body.Used() {
+	if x != nil && x.keep > 0 && x.body != nil && !x.body.Used() && oneShot(req) {
 		out := x.request(req)
 		out.Body = x.begin(req, x.keep)
 		req = out
@@ -209,10 +220,17 @@ func discard(resp *http.Response) {
 	resp.Body.Close()
 }
 
+// cancelOf is req.Cancel. It is deprecated for callers, but http.Client sets it
+// for its Timeout, and net/http's own transports honour it.
+func cancelOf(req *http.Request) <-chan struct{} {
+	//lint:ignore SA1019 see above
+	return req.Cancel
+}
+
 // over reports whether the caller has given the request up.
 func over(req *http.Request) bool {
 	select {
-	case <-req.Cancel:
+	case <-cancelOf(req):
 		return true
 	default:
 		return req.Context().Err() != nil
@@ -232,7 +250,7 @@ func sleep(req *http.Request, wait time.Duration) bool {
 		select {
 		case <-timer.C:
 		case <-ctx.Done():
-		case <-req.Cancel:
+		case <-cancelOf(req):
 		}
 	}
 	return !over(req)

@@ -115,7 +115,7 @@ func (t *LoggingTransport) begin(base http.RoundTripper, x *exchange, req *http.
 	}
 	if _, ours := base.(layer); ours {
 		if counts == nil {
-			x = new(exchange)
+			x = newExchange(req)
 			counts = &x.tally
 		}
 		return x, req, counts

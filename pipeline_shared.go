@@ -8,7 +8,6 @@ import (
 	"crypto/pbkdf2"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -106,7 +105,7 @@ func (st *state) watch(w Watcher) *watcher {
 				err = errors.New("it ended")
 			}
 			st.p.store.errors.Add(1)
-			st.log(ctx, slog.LevelWarn, "no pushes from the storage; looking now and then", nil, slog.Any("error", mask(err, redact.Error)))
+			st.log(ctx, slog.LevelWarn, "no pushes from the storage; looking now and then", nil, slog.Any("error", redact.Words(err)))
 			if time.Since(begun) > time.Minute {
 				pause = time.Second
 			}
@@ -197,27 +196,4 @@ func (s *step) fingerprint() string {
 		}
 	})
 	return s.print
-}
-
-// describe is the fetcher's configuration, secrets included, as far as it is
-// data.
-func (f *BodyFetcher) describe() []byte {
-	return append(f.call().describe(), fmt.Sprintf("%q", []string{f.TokenField, f.TypeField, f.RefreshField, f.ExpiresInField, f.ExpiresAtField})...)
-}
-
-func (f *HeaderFetcher) describe() []byte {
-	return fmt.Appendf(f.call().describe(), "%q", f.TokenHeader)
-}
-
-func (c *call) describe() []byte {
-	var id, secret string
-	var inBody bool
-	if c.auth != nil {
-		id, secret, inBody = c.auth.ID, c.auth.Secret, c.auth.InBody
-	}
-	text, err := json.Marshal([]any{c.url, c.method, c.header, c.json, c.form, c.tokenType, id, secret, inBody, c.headerFrom})
-	if err != nil {
-		return []byte(c.url) // the fetch fails for that reason, too
-	}
-	return text
 }

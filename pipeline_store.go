@@ -39,6 +39,9 @@ func bounded[T any](caller context.Context, s *store, op string, call func(conte
 	if caller.Err() != nil {
 		return val, fmt.Errorf("requestforge: storage: %s: %w", op, context.Cause(caller))
 	}
+	if !s.shared {
+		return call(caller) // the pipeline's own memory, which neither fails nor hangs
+	}
 	ctx, cancel := context.WithTimeoutCause(caller, s.timeout, fmt.Errorf("no answer within StorageTimeout (%v): %w", s.timeout, context.DeadlineExceeded))
 	defer cancel()
 	err := errHanging
@@ -57,7 +60,7 @@ func bounded[T any](caller context.Context, s *store, op string, call func(conte
 		return val, nil
 	}
 	// It may name the server, and how to log in there.
-	err = fmt.Errorf("requestforge: storage: %s: %w", op, mask(err, redact.Error))
+	err = fmt.Errorf("requestforge: storage: %s: %w", op, redact.Words(err))
 	if caller.Err() != nil {
 		return val, err
 	}

@@ -75,12 +75,16 @@ func TestRetryTellsForeignBasesOfLaterAttemptsOnly(t *testing.T) {
 
 func TestRetryGivesLayersBelowOneExchange(t *testing.T) {
 	policy := ExponentialBackoff(2, 1, 1)
-	for name, x := range map[string]*exchange{"its own": nil, "from above": new(exchange)} {
+	for name, own := range map[string]bool{"its own": true, "from above": false} {
 		base := new(tallyLayer)
 		above := new(tally)
 		req, err := http.NewRequestWithContext(withTally(t.Context(), above), "PUT", "http://api.test/", io.NopCloser(strings.NewReader("plain")))
 		if err != nil {
 			t.Fatal(err)
+		}
+		var x *exchange
+		if !own {
+			x = newExchange(req)
 		}
 		(&RetryTransport{Base: base, Policy: policy}).roundTrip(x, req)
 		if len(base.exchanges) != 3 || base.exchanges[0] == nil || base.exchanges[0] != base.exchanges[1] || base.exchanges[0] != base.exchanges[2] {

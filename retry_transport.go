@@ -192,8 +192,9 @@ func malformed(err error) bool {
 // gave goes back at once, and ctx.Err says the rest. Over http.Transport the
 // body of such a response can't be read any more.
 //
-// Whatever Policy says, these are final: a certificate error, and an error
-// with a method RetryVerdict() (bool, time.Duration), as AuthError has it, that
+// Whatever Policy says, these are final: a certificate error, the error of
+// http.Transport for a request that its caller canceled, and an error with a
+// method RetryVerdict() (bool, time.Duration), as AuthError has it, that
 // returns false. One that returns true and a positive duration is treated
 // like a Retry-After.
 //
@@ -238,7 +239,7 @@ func (t *RetryTransport) roundTrip(x *exchange, req *http.Request) (*http.Respon
 			// Nothing to keep, nobody to share it with: no allocation.
 			return t.send(base, nil, req)
 		}
-		x = newExchange(req.Context())
+		x = newExchange(req)
 	}
 	if x.keep == 0 {
 		x.keep = keepBound(t.Policy.MaxReplayBody)
@@ -430,7 +431,14 @@ func final(err error) bool {
 			return true
 		}
 	}
-	return certificateError(err)
+	return certificateError(err) || canceled(err)
+}
+
+// canceled reports whether err says that the caller took the request back,
+// also where neither its context nor its Cancel shows that: after the deprecated
+// CancelRequest of http.Transport. The error has no type.
+func canceled(err error) bool {
+	return strings.Contains(err.Error(), "net/http: request canceled")
 }
 
 // asked returns the wait that the server, or the layer below, asks for.

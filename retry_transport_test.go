@@ -378,6 +378,7 @@ func TestRetryWaitEndsWithTheCallersInterest(t *testing.T) {
 					time.AfterFunc(time.Second, cancel)
 				} else {
 					stop := make(chan struct{})
+					//lint:ignore SA1019 http.Client sets it
 					req.Cancel = stop
 					time.AfterFunc(time.Second, func() { close(stop) })
 				}
@@ -402,7 +403,8 @@ func TestRetryIsOverOnceTheCallersInterestIs(t *testing.T) {
 	stop := make(chan struct{})
 	for name, req := range map[string]*http.Request{
 		"context": newRetryRequest(t, "GET", nil).WithContext(ctx),
-		"Cancel":  func() *http.Request { r := newRetryRequest(t, "GET", nil); r.Cancel = stop; return r }(),
+		//lint:ignore SA1019 http.Client sets it
+		"Cancel": func() *http.Request { r := newRetryRequest(t, "GET", nil); r.Cancel = stop; return r }(),
 	} {
 		base := &retryBase{steps: []retryStep{func(*http.Request) (*http.Response, error) {
 			if name == "context" {

@@ -514,7 +514,7 @@ func TestServerTokensExpire(t *testing.T) {
 		s := login(t, sim)
 		time.Sleep(15*time.Minute - 1)
 		s.get(t, sim).is(t, 200, "")
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		s.get(t, sim).is(t, 401, "invalid_token")
 		if st := sim.Stats().Steps; st["user"].Live != 0 || st["user"].LiveRefresh != 1 || st["app"].Live != 1 || st["device"].Live != 1 {
 			t.Errorf("live: %+v", st)

@@ -81,7 +81,7 @@ func ParsePaths(prefix string, specs []string) (*Paths, error) {
 //     sign, escaped or not, control characters and invalid UTF-8
 //   - a RawPath that isn't a spelling of Path, and any URL with Opaque set
 func (p *Paths) Match(u *url.URL) bool {
-	if p == nil || u == nil || u.Opaque != "" {
+	if p == nil || u == nil || u.Opaque != "" || len(p.exact) == 0 && len(p.patterns) == 0 {
 		return false
 	}
 	if u.RawPath != "" && !spells(u.RawPath, u.Path) {

@@ -77,12 +77,15 @@ func (b *Body) Begin(src io.ReadCloser, limit int64) io.ReadCloser {
 	return b.cur
 }
 
-// Used reports whether Begin was called.
-func (b *Body) Used() bool { return b.src != nil }
+// Used reports whether Begin was called; on a nil Body it wasn't.
+func (b *Body) Used() bool { return b != nil && b.src != nil }
 
 // Lost reports whether Again will fail whenever it is called, so that a wait
 // before it would be in vain.
 func (b *Body) Lost() bool {
+	if !b.Used() {
+		return true
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.lost || b.finished
@@ -95,9 +98,12 @@ func (b *Body) Lost() bool {
 // While src is being read for the earlier send, Again returns false too. That
 // alone doesn't make the body lost.
 func (b *Body) Again() (io.ReadCloser, bool) {
+	if !b.Used() {
+		return nil, false
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.src == nil || b.lost || b.finished || b.reading {
+	if b.lost || b.finished || b.reading {
 		return nil, false
 	}
 	b.cur = &reader{b: b, at: b.head}
@@ -107,9 +113,13 @@ func (b *Body) Again() (io.ReadCloser, bool) {
 // Finish says that there will be no further send. It closes src if the
 // transport has closed the current reader before src's end; otherwise the
 // transport is still reading, or yet to close it, and its Close closes src.
+// On a Body that isn't used it does nothing.
 func (b *Body) Finish() {
+	if !b.Used() {
+		return
+	}
 	b.mu.Lock()
-	if b.src == nil || b.finished {
+	if b.finished {
 		b.mu.Unlock()
 		return
 	}

@@ -178,7 +178,8 @@ func (r results) read(src io.Reader) error {
 }
 
 // fault says what is wrong with a test, "" if it has kept its promise. A test
-// that passed because a part of it was skipped has proven only the rest.
+// that passed because a part of it was skipped has proven only the rest. A fuzz
+// target may skip: that is how it says that an input is none of its business.
 func (r results) fault(pkg, name string) string {
 	o := r[test{pkg, name}]
 	switch {
@@ -188,6 +189,8 @@ func (r results) fault(pkg, name string) string {
 		return "was skipped"
 	case !o.passed:
 		return "did not run"
+	case strings.HasPrefix(name, "Fuzz"):
+		return ""
 	}
 	for t, o := range r {
 		if t.pkg == pkg && strings.HasPrefix(t.name, name+"/") && o.skipped && !o.passed {

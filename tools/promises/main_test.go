@@ -45,6 +45,7 @@ const raceRun = `{"Action":"build-output","ImportPath":"example.com/root","Outpu
 {"Action":"skip","Package":"example.com/root","Test":"TestAllocs"}
 {"Action":"pass","Package":"example.com/root","Test":"TestTornDown"}
 {"Action":"pass","Package":"example.com/root"}
+{"Action":"skip","Package":"example.com/root/sub","Test":"FuzzSub/seed#0"}
 {"Action":"pass","Package":"example.com/root/sub","Test":"FuzzSub"}
 {"Action":"pass","Package":"example.com/root/other/deep","Test":"ExampleDeep"}
 `
