@@ -1,7 +1,9 @@
 # The checks of the repository. They need Go, git, make and a C compiler.
 #
 #	make test                 everything that must pass
+#	make conformance          net/http's own tests, through the whole stack
 #	make fuzz FUZZTIME=1m     every fuzz target, one after another
+#	make nightly              the long forms of all of it
 #	make readme               write the Go blocks of the Markdown files anew
 #
 # Each part of test is a target of its own: make vet, make race, ...
@@ -33,7 +35,7 @@ RUNS := $(CURDIR)/.cache/runs
 gotest = $(BIN)/gotestsum --format standard-quiet --hide-summary skipped \
 	--jsonfile "$(RUNS)/$(1)-$$(echo $$m | tr / -).json" --
 
-.PHONY: test fuzz readme tools $(PARTS)
+.PHONY: test conformance fuzz nightly readme tools $(PARTS)
 .NOTPARALLEL:
 
 test:
@@ -89,6 +91,17 @@ promises: tools
 
 readme: tools
 	@$(BIN)/readmecheck -w $(MARKDOWN)
+
+# Ours, one after another; the stack is part of .ci/run.
+WRAPS := auth retry logging reversed foreign options pipeline default-retry
+
+conformance:
+	@cd conformance && ./run.sh wraps/stack
+
+nightly: test conformance
+	@cd conformance && ./run.sh $(WRAPS:%=wraps/%)
+	@$(MAKE) --no-print-directory fuzz FUZZTIME=5m
+	@for m in $(MODULES); do (cd $$m && $(GO) test -race -shuffle=on -count=3 -timeout=1h ./...) || exit 1; done
 
 fuzz:
 	@for m in $(MODULES); do ( \
