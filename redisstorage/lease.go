@@ -187,5 +187,6 @@ func (l *lease) abandon() {
 // run runs a script of locks. It returns no earlier than go-redis does.
 func (l *lease) run(ctx context.Context, script *redis.Script, args ...any) (bool, error) {
 	reply, err := script.Run(ctx, l.storage.client, []string{l.name}, append([]any{l.owner}, args...)...).Int64()
+	l.storage.learn(ctx, err)
 	return reply == 1, err
 }

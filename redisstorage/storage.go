@@ -348,12 +348,22 @@ func (s *Storage) run(ctx context.Context, script *redis.Script, op string, keys
 		if errors.Is(err, redis.Nil) {
 			return nil, nil
 		}
+		s.learn(ctx, err)
 		return reply, err
 	})
 	if err != nil {
 		return nil, named(op, keys, err)
 	}
 	return reply, nil
+}
+
+// learn makes the client of a Cluster ask who is primary now, if err may mean
+// that the one it knew is gone. By itself it would ask in a minute.
+func (s *Storage) learn(ctx context.Context, err error) {
+	var server redis.Error
+	if c, ok := s.client.(*redis.ClusterClient); ok && err != nil && !errors.As(err, &server) {
+		c.ReloadState(ctx)
+	}
 }
 
 // await returns what call does, or the context's error if that is over first.

@@ -46,6 +46,7 @@ func (s *Storage) Watch(ctx context.Context, keys []string, changed func(key str
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
+	s.learn(ctx, err)
 	return named("watch", keys, err)
 }
 

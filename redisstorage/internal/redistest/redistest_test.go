@@ -50,7 +50,7 @@ func TestClusterFailsOverAndMovesASlot(t *testing.T) {
 	c, err := redistest.StartCluster(t.TempDir())
 	require.NoError(t, err)
 	defer c.Close()
-	client := redis.NewClusterClient(&redis.ClusterOptions{Addrs: c.Addrs()})
+	client := redis.NewClusterClient(&redis.ClusterOptions{Addrs: c.Addrs(), ClusterStateReloadInterval: time.Second})
 	defer client.Close()
 	ctx := t.Context()
 	require.NoError(t, client.Set(ctx, "k", "v", 0).Err())
