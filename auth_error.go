@@ -14,12 +14,12 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"regexp"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
 
+	"github.com/requestforge/requestforge/internal/oauthcode"
 	"github.com/requestforge/requestforge/internal/redact"
 )
 
@@ -115,53 +115,10 @@ func (e AuthError) LogValue() slog.Value { return slog.StringValue(e.Error()) }
 
 // withCode takes over the server's error code if it is a registered one.
 func (e *AuthError) withCode(code string) *AuthError {
-	if permanent, ok := oauthCodes[code]; ok && e.Code == "" {
+	if permanent, ok := oauthcode.Registered(code); ok && e.Code == "" {
 		e.Code, e.Permanent = code, permanent
 	}
 	return e
-}
-
-// oauthCodes are the registered error codes. True means that the same
-// request is refused the next time too. A token that was refused isn't: its
-// step can get a newer one.
-var oauthCodes = map[string]bool{
-	// RFC 6749 §5.2, §4.1.2.1
-	"invalid_request":           true,
-	"invalid_client":            true,
-	"invalid_grant":             true,
-	"unauthorized_client":       true,
-	"unsupported_grant_type":    true,
-	"invalid_scope":             true,
-	"access_denied":             true,
-	"unsupported_response_type": true,
-	"server_error":              false,
-	"temporarily_unavailable":   false,
-	// RFC 6750 §3.1, RFC 9470
-	"invalid_token":                    false,
-	"insufficient_scope":               false,
-	"insufficient_user_authentication": false,
-	// RFC 7009 §2.2.1
-	"unsupported_token_type": true,
-	// RFC 8628 §3.5
-	"authorization_pending": false,
-	"slow_down":             false,
-	"expired_token":         true,
-	// RFC 8707, RFC 9396
-	"invalid_target":                true,
-	"invalid_authorization_details": true,
-	// RFC 9449: the next proof is another one.
-	"use_dpop_nonce":     false,
-	"invalid_dpop_proof": false,
-	// OpenID Connect Core §3.1.2.6: somebody has to sit down and log in.
-	"interaction_required":       true,
-	"login_required":             true,
-	"account_selection_required": true,
-	"consent_required":           true,
-	"invalid_request_uri":        true,
-	"invalid_request_object":     true,
-	"request_not_supported":      true,
-	"request_uri_not_supported":  true,
-	"registration_not_supported": true,
 }
 
 // statusError is a status that isn't 2xx as the cause of an AuthError, in our
@@ -276,60 +233,4 @@ func beyondURL(err error) error {
 		}
 		err = ue.Err
 	}
-}
-
-// mask returns err with a text that holds no secret, as text makes it.
-// errors.Is and errors.As still find all of its chain, in which the URL of a
-// *url.Error is masked too.
-func mask(err error, text func(error) string) error {
-	if ue, ok := err.(*url.Error); ok {
-		return &url.Error{Op: ue.Op, URL: maskURL(ue.URL), Err: mask(ue.Err, text)}
-	}
-	if err == nil || text(err) == err.Error() {
-		return err
-	}
-	return &maskedError{text: text(err), err: err}
-}
-
-// maskURL is redact.URL for a URL as text.
-func maskURL(s string) string {
-	u, err := url.Parse(s)
-	if err != nil {
-		return redact.Mask
-	}
-	return redact.URL(u)
-}
-
-// redactExchange is the text of an error of an HTTP exchange. What net/http
-// and encoding/json quote there, a malformed status line, a Location, is what
-// came over the wire or was going to.
-func redactExchange(err error) string {
-	text := redact.Error(err)
-	if strings.HasPrefix(text, "requestforge: ") {
-		return text // ours, of a client that authenticates itself
-	}
-	return quoted.ReplaceAllString(text, `"`+redact.Mask+`"`)
-}
-
-var quoted = regexp.MustCompile(`"(?:[^"\\]|\\.)*"`)
-
-// maskedError is err with another text. It has no Unwrap: whoever logs a
-// whole chain must not get to the first text again.
-type maskedError struct {
-	text string
-	err  error
-}
-
-func (e *maskedError) Error() string { return e.text }
-
-func (e *maskedError) Is(target error) bool { return errors.Is(e.err, target) }
-
-func (e *maskedError) As(target any) bool {
-	if !errors.As(e.err, target) {
-		return false
-	}
-	if ue, ok := target.(**url.Error); ok {
-		*ue = mask(*ue, redactExchange).(*url.Error)
-	}
-	return true
 }

@@ -137,11 +137,19 @@ type Decision struct {
 }
 
 var (
-	errPlaintext = errors.New("requestforge: the token would travel over plain http to a host that is not loopback; use https, or set AllowPlaintext")
-	errCaller    = errors.New("requestforge: the request has the token's header, or user information in its URL, set by its caller (CallerHeader is RejectCaller)")
+	errPlaintext = &mistake{errors.New("requestforge: the token would travel over plain http to a host that is not loopback; use https, or set AllowPlaintext")}
+	errCaller    = &mistake{errors.New("requestforge: the request has the token's header, or user information in its URL, set by its caller (CallerHeader is RejectCaller)")}
+	errNoToken   = &mistake{errors.New("requestforge: the TokenSource returned neither a token nor an error")}
 	errNoOrigins = errors.New("Origins is empty: say where the token may go, for example \"https://api.example.com\"")
 	errNoSource  = errors.New("Source is nil")
 )
+
+// mistake is an error that sending the request again can't mend.
+type mistake struct{ error }
+
+// RetryVerdict says so to a retry layer.
+func (*mistake) RetryVerdict() (retry bool, after time.Duration) { return false, 0 }
+func (m *mistake) Unwrap() error                                 { return m.error }
 
 // Explain says why req would, or would not, carry the token. RoundTrip decides
 // by the same function. Nothing is fetched or sent.
@@ -220,10 +228,10 @@ func (t *AuthTransport) compile() (rules, error) {
 	}
 	var err error
 	if r.origins, err = match.ParseOrigins(t.Origins); err != nil {
-		errs = append(errs, fmt.Errorf("Origins: %w", err))
+		eachMistake(err, func(text string) { errs = append(errs, errors.New("Origins: "+text)) })
 	}
 	if r.paths, err = match.ParsePaths(t.pathPrefix, t.ExcludedPaths); err != nil {
-		errs = append(errs, fmt.Errorf("ExcludedPaths: %w", err))
+		eachMistake(err, func(text string) { errs = append(errs, errors.New("ExcludedPaths: "+text)) })
 	}
 	if t.CallerHeader < KeepCaller || t.CallerHeader > RejectCaller {
 		errs = append(errs, fmt.Errorf("CallerHeader is %d; use KeepCaller, ReplaceCaller or RejectCaller", t.CallerHeader))
@@ -239,7 +247,7 @@ func (t *AuthTransport) setup() (*rules, error) {
 	t.once.Do(func() {
 		var err error
 		if t.rules, err = t.compile(); err != nil {
-			t.err = fmt.Errorf("requestforge: AuthTransport: %w", err)
+			t.err = &mistake{fmt.Errorf("requestforge: AuthTransport: %w", err)}
 		}
 	})
 	return &t.rules, t.err
@@ -270,24 +278,27 @@ func (t *AuthTransport) roundTrip(x *exchange, req *http.Request) (*http.Respons
 	if reason != ReasonSend {
 		return forward(base, x, req)
 	}
-	tok, err := token(t.Source, req)
-	if err != nil {
-		closeBody(req)
-		return nil, err
-	}
-	value, err := headerValue(tok, r.header)
-	if err != nil {
-		closeBody(req)
-		return nil, err
-	}
 
 	own := x == nil
 	if own {
 		x = newExchange(req.Context())
+		defer x.body.Finish()
 	}
+	// The body is begun before there is a token: if there is none, a layer
+	// above may still send the request later.
 	out := x.request(req)
-	out.Header = withHeader(req.Header, r.header, value)
 	out.Body = x.begin(req, max(r.keep, x.keep))
+	tok, err := token(t.Source, req)
+	if err != nil {
+		closeBody(out)
+		return nil, err
+	}
+	value, err := headerValue(tok, r.header)
+	if err != nil {
+		closeBody(out)
+		return nil, err
+	}
+	out.Header = withHeader(req.Header, r.header, value)
 	resp, err := forward(base, x, out)
 	if err == nil && t.refused(tok, resp) {
 		if own && x.retrying() {
@@ -297,9 +308,6 @@ func (t *AuthTransport) roundTrip(x *exchange, req *http.Request) (*http.Respons
 		} else {
 			resp, err = t.replay(x, r, req, tok, resp)
 		}
-	}
-	if own {
-		x.body.Finish()
 	}
 	if err != nil {
 		return nil, err
@@ -474,7 +482,7 @@ type readySource interface {
 // context, as the transports of net/http do.
 func token(src TokenSource, req *http.Request) (*Token, error) {
 	ctx := req.Context()
-	if req.Cancel != nil {
+	if done := cancelOf(req); done != nil {
 		// http.Client sets Cancel on each request if it has a Timeout,
 		// so the common case has to be cheap.
 		if r, ok := src.(readySource); ok {
@@ -487,7 +495,7 @@ func token(src TokenSource, req *http.Request) (*Token, error) {
 		defer cancel()
 		go func() {
 			select {
-			case <-req.Cancel:
+			case <-done:
 				cancel()
 			case <-ctx.Done():
 			}
@@ -495,7 +503,7 @@ func token(src TokenSource, req *http.Request) (*Token, error) {
 	}
 	tok, err := src.Token(ctx)
 	if err == nil && tok == nil {
-		err = errors.New("requestforge: the TokenSource returned neither a token nor an error")
+		err = errNoToken
 	}
 	return tok, err
 }
@@ -506,7 +514,7 @@ func headerValue(tok *Token, header string) ([]string, error) {
 	p := tok.prov
 	if p == nil || p.bare[0] != tok.AccessToken || p.typ != tok.TokenType {
 		if err := tok.validate(); err != nil {
-			return nil, fmt.Errorf("requestforge: the token can't be sent: %w", err)
+			return nil, &mistake{fmt.Errorf("requestforge: the token can't be sent: %w", err)}
 		}
 		p = newProvenance(tok)
 	}
@@ -583,7 +591,7 @@ func limited(retries int, b backoff.BackOff) Schedule {
 // one that can't be sent is an error from Token.
 func StaticToken(tok *Token) TokenSource {
 	if err := tok.validate(); err != nil {
-		return &staticSource{err: fmt.Errorf("requestforge: StaticToken: %w", err)}
+		return &staticSource{err: &mistake{fmt.Errorf("requestforge: StaticToken: %w", err)}}
 	}
 	own := *tok
 	own.prov = newProvenance(&own)

@@ -209,10 +209,17 @@ func discard(resp *http.Response) {
 	resp.Body.Close()
 }
 
+// cancelOf is req.Cancel. It is deprecated for callers, but http.Client sets it
+// for its Timeout, and net/http's own transports honour it.
+func cancelOf(req *http.Request) <-chan struct{} {
+	//lint:ignore SA1019 see above
+	return req.Cancel
+}
+
 // over reports whether the caller has given the request up.
 func over(req *http.Request) bool {
 	select {
-	case <-req.Cancel:
+	case <-cancelOf(req):
 		return true
 	default:
 		return req.Context().Err() != nil
@@ -232,7 +239,7 @@ func sleep(req *http.Request, wait time.Duration) bool {
 		select {
 		case <-timer.C:
 		case <-ctx.Done():
-		case <-req.Cancel:
+		case <-cancelOf(req):
 		}
 	}
 	return !over(req)

@@ -323,7 +323,7 @@ func (f *BodyFetcher) Fetch(ctx context.Context, in Input) (*Token, error) {
 	body, err := ans.read(maxResponse)
 	switch {
 	case err != nil:
-		return nil, ans.fail(fmt.Errorf("the response broke off: %w", mask(err, redactExchange)))
+		return nil, ans.fail(fmt.Errorf("the response broke off: %w", redact.Cause(err)))
 	case len(body) > maxResponse:
 		return nil, ans.fail(errors.New("the response is larger than 1 MiB"))
 	case ans.isHTML(body):

@@ -54,7 +54,7 @@ func (c *call) verb() string {
 }
 
 // String is the request in an error or a log record.
-func (c *call) String() string { return c.verb() + " " + maskURL(c.url) }
+func (c *call) String() string { return c.verb() + " " + redact.Text(c.url) }
 
 // check returns what is wrong with the fields. No value that may be a secret
 // is shown.
@@ -160,12 +160,15 @@ func (c *call) do(ctx context.Context, in Input) (*answer, error) {
 	redirected := false
 	resp, err := c.httpClient(&redirected).Do(req)
 	if err != nil {
-		e := &AuthError{Err: mask(err, redactExchange)}
-		if redirected {
-			e.Err = fmt.Errorf("%w: %w", errAfterRedirect, e.Err)
+		if ue, ok := err.(*url.Error); ok {
+			// Its URL may be that of a redirect: words of the server's.
+			err = &url.Error{Op: ue.Op, URL: req.URL.String(), Err: ue.Err}
 		}
-		if resp != nil {
-			e.StatusCode = resp.StatusCode // of a redirect not followed; it is closed
+		e := &AuthError{Err: redact.Cause(err)}
+		if resp != nil { // of a redirect not followed; it is closed
+			e.StatusCode = resp.StatusCode
+		} else if redirected {
+			e.Err = fmt.Errorf("%w: %w", errAfterRedirect, e.Err)
 		}
 		return nil, e
 	}
@@ -197,7 +200,7 @@ func (c *call) request(ctx context.Context, in Input) (*http.Request, error) {
 	}
 	req, err := http.NewRequestWithContext(ctx, c.verb(), c.url, r)
 	if err != nil {
-		return nil, mask(err, redactExchange)
+		return nil, redact.Cause(err)
 	}
 	if c.header != nil {
 		req.Header = c.header.Clone()
@@ -229,7 +232,7 @@ func (c *call) request(ctx context.Context, in Input) (*http.Request, error) {
 	}
 	if c.prepare != nil {
 		if err := c.prepare(req, in); err != nil {
-			return nil, fmt.Errorf("Prepare: %w", mask(err, redact.Error))
+			return nil, fmt.Errorf("Prepare: %w", redact.Words(err))
 		}
 		if req.URL == nil {
 			return nil, errors.New("Prepare removed the URL")
@@ -249,7 +252,7 @@ func (c *call) body(in Input) (body []byte, contentType string, err error) {
 	switch {
 	case c.bodyFrom != nil:
 		if v, err = c.bodyFrom(in); err != nil {
-			return nil, "", fmt.Errorf("BodyFrom: %w", mask(err, redact.Error))
+			return nil, "", fmt.Errorf("BodyFrom: %w", redact.Words(err))
 		}
 	case c.form != nil:
 		v = c.form
@@ -278,7 +281,7 @@ func (c *call) body(in Input) (body []byte, contentType string, err error) {
 	}
 	body, err = json.Marshal(v)
 	if err != nil {
-		return nil, "", fmt.Errorf("the body can't be marshalled: %w", mask(err, redactExchange))
+		return nil, "", fmt.Errorf("the body can't be marshalled: %w", redact.Cause(err))
 	}
 	if inBody {
 		body, err = c.auth.join(body)
@@ -323,7 +326,7 @@ func (c *call) httpClient(redirected *bool) *http.Client {
 		}
 		switch {
 		case !match.Same(req.URL, via[0].URL):
-			return errors.New("this redirect to another origin is not followed, since the credentials would go there too")
+			return fmt.Errorf("redirect to another origin not followed, since the credentials would go there too: %s://%s", req.URL.Scheme, req.URL.Host)
 		case len(via) >= maxRedirects:
 			return fmt.Errorf("stopped after %d redirects", maxRedirects)
 		}
@@ -423,4 +426,27 @@ func isHTTPToken(s string) bool {
 // isHeaderValue reports whether s can be a header value.
 func isHeaderValue(s string) bool {
 	return !strings.ContainsFunc(s, func(r rune) bool { return isControl(r) && r != '\t' })
+}
+
+// describe is the fetcher's configuration, secrets included, as far as it is
+// data.
+func (f *BodyFetcher) describe() []byte {
+	return append(f.call().describe(), fmt.Sprintf("%q", []string{f.TokenField, f.TypeField, f.RefreshField, f.ExpiresInField, f.ExpiresAtField})...)
+}
+
+func (f *HeaderFetcher) describe() []byte {
+	return fmt.Appendf(f.call().describe(), "%q", f.TokenHeader)
+}
+
+func (c *call) describe() []byte {
+	var id, secret string
+	var inBody bool
+	if c.auth != nil {
+		id, secret, inBody = c.auth.ID, c.auth.Secret, c.auth.InBody
+	}
+	text, err := json.Marshal([]any{c.url, c.method, c.header, c.json, c.form, c.tokenType, id, secret, inBody, c.headerFrom})
+	if err != nil {
+		return []byte(c.url) // the fetch fails for that reason, too
+	}
+	return text
 }

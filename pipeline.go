@@ -157,9 +157,11 @@ type Pipeline struct {
 	from  *step // where the blame for a refused leaf begins
 	store store
 	state *state
+
+	watcher *watcher // nil: the storage doesn't push
 }
 
-// step is a Step in its graph. Immutable.
+// step is a Step in its graph. Immutable, but for what is derived once.
 type step struct {
 	Step
 	index     int     // in Pipeline.steps
@@ -169,6 +171,9 @@ type step struct {
 	keys      []string
 	// levels are the ancestors by their distance, the step itself first.
 	levels [][]*step
+
+	printOnce sync.Once
+	print     string // see fingerprint
 }
 
 // state is all that changes in a Pipeline, for one subject.
@@ -189,6 +194,8 @@ type state struct {
 	flights []flight.Flight[*held] // by step.index
 	stats   []stepCounters         // by step.index
 	counts  counters
+
+	rechecking atomic.Bool // see recheck
 }
 
 // stepState is what this process knows of one step.
@@ -292,6 +299,7 @@ func (st *state) put(s *step, h *held) {
 	ss.cur = h
 	if s == st.p.leaf && st.live(s, h) {
 		st.leaf.Store(h)
+		st.recheck()
 	}
 }
 
@@ -319,7 +327,8 @@ func NewPipeline(cfg PipelineConfig) (*Pipeline, error) {
 	if cfg.KeyPrefix == "" {
 		cfg.KeyPrefix = "requestforge"
 	}
-	if cfg.Storage == nil {
+	shared := cfg.Storage != nil
+	if !shared {
 		cfg.Storage = NewMemoryStorage()
 	} else if isNilPointer(cfg.Storage) {
 		bad("PipelineConfig.Storage is a nil %T; leave it out for a store in memory", cfg.Storage)
@@ -351,12 +360,15 @@ func NewPipeline(cfg PipelineConfig) (*Pipeline, error) {
 	}
 
 	p := &Pipeline{cfg: cfg}
-	p.store = store{Storage: cfg.Storage, timeout: cfg.StorageTimeout, log: cfg.Logger}
+	p.store = store{Storage: cfg.Storage, timeout: cfg.StorageTimeout, shared: shared, log: cfg.Logger}
 	p.graph(bad)
 	if len(errs) > 0 {
 		return nil, errors.Join(errs...)
 	}
 	p.state = p.newState()
+	if w, ok := cfg.Storage.(Watcher); ok {
+		p.watcher = p.state.watch(w)
+	}
 	return p, nil
 }
 
@@ -655,9 +667,22 @@ func (p *Pipeline) keys() []string {
 	return keys
 }
 
-// Close ends what the pipeline has running in the background. Only a storage
-// that pushes makes it necessary. Token works afterwards, too.
-func (p *Pipeline) Close() error { return nil }
+// Close ends what the pipeline has running in the background, which is nothing
+// unless its storage is a Watcher. Token works afterwards, too; revocations by
+// other processes then take up to half a minute to be seen. Close may be
+// called more than once. The storage is the caller's to close, afterwards.
+func (p *Pipeline) Close() error {
+	if p.watcher == nil {
+		return nil
+	}
+	p.watcher.stop()
+	select {
+	case <-p.watcher.done:
+		return nil
+	case <-time.After(4 * p.cfg.StorageTimeout):
+		return errors.New("requestforge: Close: the storage's Watch goes on although its context has ended")
+	}
+}
 
 // log writes a record about s; nil: about the pipeline.
 func (st *state) log(ctx context.Context, level slog.Level, msg string, s *step, attrs ...slog.Attr) {

@@ -47,9 +47,16 @@ func (st *state) cooling(s *step) *AuthError {
 // failed remembers err, tells the step's hook and returns what the callers
 // get.
 func (f *fetch) failed(ctx context.Context, err error) error {
-	s, auth := f.step, f.name(err)
+	s := f.step
+	auth, named := err.(*AuthError) // by try
+	if !named {
+		auth = f.name(err)
+	}
 	if errors.Is(err, errForgot) {
 		return auth
+	}
+	if f.remembered {
+		return err
 	}
 	if f.failing != nil {
 		return f.inherit(err)
@@ -65,7 +72,6 @@ func (f *fetch) failed(ctx context.Context, err error) error {
 
 	cfg := &f.p.cfg
 	f.mu.Lock()
-	defer f.mu.Unlock()
 	ss := &f.steps[s.index]
 	wait := cfg.MaxCoolDown
 	if n := min(ss.fails, 32); !auth.Permanent && cfg.CoolDown<<n>>n == cfg.CoolDown {
@@ -74,9 +80,12 @@ func (f *fetch) failed(ctx context.Context, err error) error {
 	ss.fails++
 	wait = max(wait, min(auth.RetryAfter, maxRetryAfter))
 	now := time.Now()
-	ss.failure = &failure{auth, now.Add(wait)}
-	f.log(ctx, slog.LevelError, "step cools down", s, slog.Duration("for", wait), slog.Int("failures", ss.fails), slog.Any("error", auth))
-	return ss.failure.again(now)
+	fail, fails := &failure{auth, now.Add(wait)}, ss.fails
+	ss.failure = fail
+	f.mu.Unlock()
+	f.log(ctx, slog.LevelError, "step cools down", s, slog.Duration("for", wait), slog.Int("failures", fails), slog.Any("error", auth))
+	f.tell(ctx, auth, wait)
+	return fail.again(now)
 }
 
 // inherit makes a parent's failure the step's own, so that until the parent

@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"reflect"
 	"slices"
 	"sync"
 	"time"
@@ -208,14 +207,15 @@ func (st *state) fly(ctx context.Context, s *step, w want) (*held, error) {
 // fetch is one flight's work.
 type fetch struct {
 	*state
-	step     *step
-	want     want
-	born     int // the epoch that it began in
-	begun    time.Time
-	lease    Lease // nil: none
-	failing  *step // the parent that had no token; nil: it is not a parent's fault
-	blamed   bool  // the parents have been blamed once
-	suspects []suspect
+	step       *step
+	want       want
+	born       int // the epoch that it began in
+	begun      time.Time
+	lease      Lease // nil: none
+	failing    *step // the parent that had no token; nil: it is not a parent's fault
+	blamed     bool  // the parents have been blamed once
+	remembered bool  // the failure is another process's
+	suspects   []suspect
 }
 
 // suspect is a parent token that the auth server refused.
@@ -230,10 +230,10 @@ func (f *fetch) round(ctx context.Context) (*held, error) {
 	if h := f.look(ctx); h != nil {
 		return h, nil
 	}
-	h, unlock := f.lock(ctx)
+	h, unlock, err := f.lock(ctx)
 	defer unlock()
-	if h != nil {
-		return h, nil
+	if h != nil || err != nil {
+		return h, err
 	}
 
 	tok, parents, err := f.obtain(ctx)
@@ -274,6 +274,7 @@ func (st *state) merge(ctx context.Context, steps []*step, entries []Entry) {
 		mark uint64
 	}
 	var losses []lost
+	garbage := map[*step]error{}
 	now := time.Now()
 	st.mu.Lock()
 	for i, s := range steps {
@@ -294,13 +295,16 @@ func (st *state) merge(ctx context.Context, steps []*step, entries []Entry) {
 		}
 		h, err := st.fromRecord(s, e.Record, now)
 		if err != nil {
-			st.counts.badRecords.Add(1)
-			st.log(ctx, slog.LevelWarn, "stored record ignored", s, slog.String("reason", err.Error()))
+			garbage[s] = err
 			continue
 		}
 		st.put(s, h)
 	}
 	st.mu.Unlock()
+	for s, err := range garbage {
+		st.counts.badRecords.Add(1)
+		st.log(ctx, slog.LevelWarn, "stored record ignored", s, slog.Any("reason", err))
+	}
 	for _, l := range losses {
 		st.p.store.revoke(ctx, l.key, l.mark)
 	}
@@ -364,11 +368,11 @@ func (st *state) hold(s *step, tok Token, issued time.Time, lineage []uint64) *h
 // lock keeps other processes from fetching, if the storage can. It returns a
 // token if a peer brings one meanwhile. If the storage is of no help, the
 // flight goes on without a lease.
-func (f *fetch) lock(ctx context.Context) (h *held, unlock func()) {
+func (f *fetch) lock(ctx context.Context) (h *held, unlock func(), err error) {
 	unlock = func() {}
 	locker, ok := f.p.cfg.Storage.(Locker)
 	if !ok {
-		return f.look(ctx), unlock
+		return nil, unlock, f.told(ctx)
 	}
 	// A peer takes one fetch of this step, and of each ancestor before.
 	var patience <-chan time.Time
@@ -381,7 +385,7 @@ func (f *fetch) lock(ctx context.Context) (h *held, unlock func()) {
 	for {
 		lease, got, err := f.p.store.tryLock(ctx, locker, f.step.key)
 		if err != nil {
-			return f.current(f.step, f.want), unlock
+			return nil, unlock, nil
 		}
 		if got {
 			f.lease = lease
@@ -390,18 +394,24 @@ func (f *fetch) lock(ctx context.Context) (h *held, unlock func()) {
 				f.p.store.unlock(ctx, lease)
 			}
 			// What the peer before us brought.
-			return f.look(ctx), unlock
+			if h = f.look(ctx); h == nil {
+				err = f.told(ctx)
+			}
+			return h, unlock, err
 		}
 		f.stats[f.step.index].lockWaits.Add(1)
 		select {
 		case <-time.After(pause/2 + rand.N(pause)):
 		case <-patience:
 			f.log(ctx, slog.LevelWarn, "a peer holds the lock of the step for too long; going on without", f.step)
-			return nil, unlock
+			return nil, unlock, nil
 		}
 		pause = min(2*pause, 250*time.Millisecond)
-		if h := f.look(ctx); h != nil {
-			return h, unlock
+		if h = f.look(ctx); h != nil {
+			return h, unlock, nil
+		}
+		if err = f.told(ctx); err != nil {
+			return nil, unlock, err
 		}
 	}
 }
@@ -527,16 +537,18 @@ func (f *fetch) blame(ctx context.Context, parents []*held, err error) bool {
 		return false
 	}
 	f.mu.Lock()
-	defer f.mu.Unlock()
 	ss := &f.steps[f.step.index]
 	if f.blamed {
 		ss.blamed = true
+		f.mu.Unlock()
 		return false
 	}
 	// If newer parents changed nothing last time, only a parent that has
 	// worked since is under suspicion: else a wrong password would be
 	// sent twice in each flight.
-	if ss.blamed && !slices.ContainsFunc(parents, func(h *held) bool { return h.tok.prov.accepted.Load() }) {
+	futile := ss.blamed && !slices.ContainsFunc(parents, func(h *held) bool { return h.tok.prov.accepted.Load() })
+	f.mu.Unlock()
+	if futile {
 		return false
 	}
 	f.blamed = true
@@ -657,10 +669,12 @@ func (f *fetch) name(err error) *AuthError {
 	named := &AuthError{Step: f.step.Name, Err: err}
 	var auth *AuthError
 	if errors.As(err, &auth) {
-		named.StatusCode, named.Code = auth.StatusCode, auth.Code
 		named.Permanent, named.RetryAfter = auth.Permanent, auth.RetryAfter
-		if err == error(auth) && (auth.Step == "" || auth.Step == f.step.Name) {
-			named.Err = auth.Err
+		if auth.Step == "" { // else another pipeline's: not this step's answer
+			named.StatusCode, named.Code = auth.StatusCode, auth.Code
+			if err == error(auth) {
+				named.Err = auth.Err
+			}
 		}
 	}
 	return named
@@ -819,14 +833,4 @@ func canonicalExtra(extra map[string]any) (map[string]any, error) {
 		return nil, fmt.Errorf("the token's Extra can't be read back from JSON: %T", err)
 	}
 	return same, nil
-}
-
-// isNilPointer reports whether v is an interface around nothing, the slip
-// that "v == nil" doesn't see.
-func isNilPointer(v any) bool {
-	switch r := reflect.ValueOf(v); r.Kind() {
-	case reflect.Pointer, reflect.Func, reflect.Map, reflect.Interface:
-		return r.IsNil()
-	}
-	return false
 }

@@ -32,8 +32,12 @@ func (p *Pipeline) Invalidate(ctx context.Context, rejected *Token) error {
 	ctx = context.WithoutCancel(ctx)
 	st := p.state
 	st.mu.Lock()
-	suspects := st.convict(ctx, rejected)
+	suspects, spared := st.convict(ctx, rejected)
 	st.mu.Unlock()
+	if spared != nil {
+		st.counts.spared.Add(1)
+		st.log(ctx, slog.LevelWarn, "refused too often; the token stays for now", spared)
+	}
 	var first error
 	for _, sus := range suspects {
 		st.log(ctx, slog.LevelInfo, "token invalidated", sus.step, slog.Uint64("stamp", sus.stamp))
@@ -44,22 +48,20 @@ func (p *Pipeline) Invalidate(ctx context.Context, rejected *Token) error {
 	return first
 }
 
-// convict finds whom to blame for a refusal, and raises their marks. The
-// caller holds mu.
-func (st *state) convict(ctx context.Context, rejected *Token) []suspect {
+// convict finds whom to blame for a refusal, and raises their marks; or it
+// returns the step that is spared because there were too many. The caller
+// holds mu.
+func (st *state) convict(ctx context.Context, rejected *Token) (suspects []suspect, spared *step) {
 	h := st.place(rejected)
 	if h == nil {
-		return nil
+		return nil, nil
 	}
 	s := h.tok.prov.step
 	if ss := &st.steps[s.index]; ss.cur != nil && ss.cur.stamp > h.stamp || !st.live(s, h) {
-		return nil // replaced or dead: a newer token is not to suffer
+		return nil, nil // replaced or dead: a newer token is not to suffer
 	}
-	drop := st.bucket.take(time.Now())
-	if !drop {
-		st.counts.spared.Add(1)
-		st.log(ctx, slog.LevelWarn, "refused too often; the token stays for now", s)
-		return nil
+	if !st.bucket.take(time.Now()) {
+		return nil, s
 	}
 	from := s
 	if s == st.p.leaf {
@@ -70,7 +72,6 @@ func (st *state) convict(ctx context.Context, rejected *Token) []suspect {
 		st.futile++
 		level = min(st.futile, len(from.levels)-1)
 	}
-	var suspects []suspect
 	for _, target := range from.levels[level] {
 		stamp := h.stamp
 		for i, a := range s.ancestors {
@@ -86,7 +87,7 @@ func (st *state) convict(ctx context.Context, rejected *Token) []suspect {
 	if b := billFrom(ctx); b != nil {
 		b.add(st)
 	}
-	return suspects
+	return suspects, nil
 }
 
 // place returns what this pipeline knows of the token: by its provenance,

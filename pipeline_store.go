@@ -21,6 +21,7 @@ const maxHanging = 16
 type store struct {
 	Storage
 	timeout time.Duration
+	shared  bool // with other pipelines, maybe
 	log     *slog.Logger
 
 	down    atomic.Bool  // the last call failed
@@ -90,6 +91,18 @@ func (s *store) delete(ctx context.Context, keys ...string) error {
 		return struct{}{}, s.Storage.Delete(ctx, keys...)
 	}, nil)
 	return err
+}
+
+func (s *store) loadFailure(ctx context.Context, f FailureStorage, key string) (Failure, error) {
+	return bounded(ctx, s, "LoadFailure", func(ctx context.Context) (Failure, error) {
+		return f.LoadFailure(ctx, key)
+	}, nil)
+}
+
+func (s *store) saveFailure(ctx context.Context, f FailureStorage, key string, fail Failure) {
+	bounded(ctx, s, "SaveFailure", func(ctx context.Context) (struct{}, error) {
+		return struct{}{}, f.SaveFailure(ctx, key, fail)
+	}, nil)
 }
 
 func (s *store) tryLock(ctx context.Context, l Locker, key string) (Lease, bool, error) {

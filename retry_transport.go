@@ -485,7 +485,7 @@ func forwardWithin(d time.Duration, base http.RoundTripper, x *exchange, req *ht
 	resp, err := forward(base, x, req.WithContext(ctx))
 
 	if !timer.Stop() {
-		cancel(expired) // the timer's own call may be yet to come
+		cancel(expired) // the timer's own call of it may be yet to come
 	}
 	switch {
 	case context.Cause(ctx) == expired: // the caller's context didn't end before

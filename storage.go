@@ -151,7 +151,8 @@ type Storage interface {
 //     ends by itself a while after its holder was last heard of.
 type Locker interface {
 	// TryLock locks key and returns a lease. If somebody holds the lock
-	// it returns false at once, and a nil Lease.
+	// it returns false at once, and a nil Lease. ctx bounds the call, not
+	// the lease.
 	TryLock(ctx context.Context, key string) (Lease, bool, error)
 }
 
@@ -285,7 +286,7 @@ func (m *MemoryStorage) swap(key string, data []byte, floor, seen uint64) (*memo
 	}
 	top := max(old.stamp, old.mark, floor)
 	if top >= maxStamp {
-		return nil, errStamp
+		return nil, errRecordStamp
 	}
 	e := &memoryEntry{data: func() []byte { return data }, stamp: top + 1, mark: old.mark}
 	m.put(key, e)
@@ -298,7 +299,7 @@ func (m *MemoryStorage) Revoke(ctx context.Context, key string, stamp uint64) er
 		return err
 	}
 	if stamp > maxStamp {
-		return errStamp
+		return errRecordStamp
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -428,12 +429,12 @@ type instantWire struct {
 // No error of the encoding says what is in the record, so none of them wraps
 // one of encoding/json's, which quote what they stumble on.
 var (
-	errStamp    = errors.New("requestforge: storage: a stamp is not below 2^53")
-	errNoToken  = errors.New("requestforge: record: no token")
-	errTooLarge = fmt.Errorf("requestforge: record: larger than %d MiB", maxRecordSize>>20)
-	errTooDeep  = errors.New("requestforge: record: Extra is nested too deeply")
-	errVersion  = errors.New("requestforge: record: not a record, or of an unknown version")
-	errDamaged  = errors.New("requestforge: record: damaged")
+	errRecordStamp   = errors.New("requestforge: storage: a stamp is not below 2^53")
+	errRecordToken   = errors.New("requestforge: record: no token")
+	errRecordSize    = fmt.Errorf("requestforge: record: larger than %d MiB", maxRecordSize>>20)
+	errRecordDepth   = errors.New("requestforge: record: Extra is nested too deeply")
+	errRecordVersion = errors.New("requestforge: record: not a record, or of an unknown version")
+	errRecordDamaged = errors.New("requestforge: record: damaged")
 )
 
 // MarshalBinary encodes r, secrets included: it is for a [Storage], and for
@@ -447,10 +448,10 @@ var (
 // token, a stamp of 2^53 or above, and one that makes more than 4 MiB.
 func (r Record) MarshalBinary() ([]byte, error) {
 	if r.Token == nil {
-		return nil, errNoToken
+		return nil, errRecordToken
 	}
 	if r.Stamp > maxStamp {
-		return nil, errStamp
+		return nil, errRecordStamp
 	}
 	w := recordWire{
 		Key:   []byte(r.Key),
@@ -459,10 +460,10 @@ func (r Record) MarshalBinary() ([]byte, error) {
 			Access:  []byte(r.Token.AccessToken),
 			Type:    []byte(r.Token.TokenType),
 			Refresh: []byte(r.Token.RefreshToken),
-			Expiry:  newInstant(r.Token.Expiry),
+			Expiry:  newInstantWire(r.Token.Expiry),
 			Extra:   r.Token.Extra,
 		},
-		Issued: newInstant(r.Issued),
+		Issued: newInstantWire(r.Issued),
 		Keep:   r.Keep,
 	}
 	if r.Lineage != nil {
@@ -470,7 +471,7 @@ func (r Record) MarshalBinary() ([]byte, error) {
 	}
 	for _, key := range slices.Sorted(maps.Keys(r.Lineage)) {
 		if r.Lineage[key] > maxStamp {
-			return nil, errStamp
+			return nil, errRecordStamp
 		}
 		w.Lineage = append(w.Lineage, ancestorWire{Key: []byte(key), Stamp: r.Lineage[key]})
 	}
@@ -483,15 +484,15 @@ func (r Record) MarshalBinary() ([]byte, error) {
 		})
 	}
 	// Only now, because this would never end in a value that holds itself.
-	if !isUTF8(r.Token.Extra) {
-		return nil, extraError(r.Token.Extra, isUTF8)
+	if !extraIsUTF8(r.Token.Extra) {
+		return nil, extraError(r.Token.Extra, extraIsUTF8)
 	}
 	if len(recordPrefix)+len(body) > maxRecordSize {
-		return nil, errTooLarge
+		return nil, errRecordSize
 	}
 	// encoding/json reads no deeper than 10,000 levels, but writes any.
 	if !json.Valid(body) {
-		return nil, errTooDeep
+		return nil, errRecordDepth
 	}
 	return append([]byte(recordPrefix), body...), nil
 }
@@ -500,29 +501,29 @@ func (r Record) MarshalBinary() ([]byte, error) {
 // else is an error that tells nothing of the content, and leaves r as it was.
 func (r *Record) UnmarshalBinary(data []byte) error {
 	if len(data) > maxRecordSize {
-		return errTooLarge
+		return errRecordSize
 	}
 	body, ok := bytes.CutPrefix(data, []byte(recordPrefix))
 	if !ok {
-		return errVersion
+		return errRecordVersion
 	}
 	var w recordWire
 	dec := json.NewDecoder(bytes.NewReader(body))
 	dec.UseNumber()
 	dec.DisallowUnknownFields()
 	if dec.Decode(&w) != nil || dec.InputOffset() != int64(len(body)) {
-		return errDamaged
+		return errRecordDamaged
 	}
 	if w.Token == nil {
-		return errNoToken
+		return errRecordToken
 	}
 	expiry, ok1 := w.Token.Expiry.time()
 	issued, ok2 := w.Issued.time()
 	if !ok1 || !ok2 {
-		return errDamaged
+		return errRecordDamaged
 	}
 	if w.Stamp > maxStamp {
-		return errStamp
+		return errRecordStamp
 	}
 	var lineage map[string]uint64
 	if w.Lineage != nil {
@@ -530,10 +531,10 @@ func (r *Record) UnmarshalBinary(data []byte) error {
 	}
 	for _, a := range w.Lineage {
 		if a.Stamp > maxStamp {
-			return errStamp
+			return errRecordStamp
 		}
 		if _, dup := lineage[string(a.Key)]; dup {
-			return errDamaged
+			return errRecordDamaged
 		}
 		lineage[string(a.Key)] = a.Stamp
 	}
@@ -584,17 +585,17 @@ func extraError(extra map[string]any, ok func(v any) bool) error {
 	return errors.New("requestforge: record: Extra can't be stored as JSON")
 }
 
-// isUTF8 looks for strings in the JSON value v that encoding/json would
+// extraIsUTF8 looks for strings in the JSON value v that encoding/json would
 // silently change.
-func isUTF8(v any) bool {
+func extraIsUTF8(v any) bool {
 	switch v := v.(type) {
 	case string:
 		return utf8.ValidString(v)
 	case []any:
-		return !slices.ContainsFunc(v, func(v any) bool { return !isUTF8(v) })
+		return !slices.ContainsFunc(v, func(v any) bool { return !extraIsUTF8(v) })
 	case map[string]any:
 		for key, v := range v {
-			if !utf8.ValidString(key) || !isUTF8(v) {
+			if !utf8.ValidString(key) || !extraIsUTF8(v) {
 				return false
 			}
 		}
@@ -602,7 +603,7 @@ func isUTF8(v any) bool {
 	return true
 }
 
-func newInstant(t time.Time) *instantWire {
+func newInstantWire(t time.Time) *instantWire {
 	if t.IsZero() {
 		return nil
 	}

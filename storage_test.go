@@ -102,7 +102,7 @@ func TestMemoryStorageMatchesModel(t *testing.T) {
 
 func TestMemoryStorageDoneContextDoesNothing(t *testing.T) {
 	s := requestforge.NewMemoryStorage()
-	want, err := s.Save(t.Context(), "k", token("k", "first"), 0)
+	want, err := s.Save(t.Context(), "k", recordOf("k", "first"), 0)
 	require.NoError(t, err)
 
 	cause := errors.New("the caller left")
@@ -110,7 +110,7 @@ func TestMemoryStorageDoneContextDoesNothing(t *testing.T) {
 	cancel(cause)
 	_, err = s.Load(ctx, "k")
 	require.ErrorIs(t, err, context.Canceled)
-	_, err = s.Save(ctx, "k", token("k", "second"), 1)
+	_, err = s.Save(ctx, "k", recordOf("k", "second"), 1)
 	require.ErrorIs(t, err, context.Canceled)
 	require.ErrorIs(t, s.Revoke(ctx, "k", 1), context.Canceled)
 	require.ErrorIs(t, s.Delete(ctx, "k"), context.Canceled)
@@ -133,7 +133,7 @@ func TestMemoryStorageDoneContextDoesNothing(t *testing.T) {
 
 func TestMemoryStorageRefusesWhatCannotBeStored(t *testing.T) {
 	s := requestforge.NewMemoryStorage()
-	r := token("k", "first")
+	r := recordOf("k", "first")
 	r.Token.Extra = map[string]any{"conn": make(chan int)}
 	_, err := s.Save(t.Context(), "k", r, 0)
 	require.ErrorContains(t, err, `Extra["conn"]`)
@@ -142,8 +142,8 @@ func TestMemoryStorageRefusesWhatCannotBeStored(t *testing.T) {
 	require.Equal(t, []requestforge.Entry{{}}, got)
 }
 
-// token returns a small record.
-func token(key, access string) requestforge.Record {
+// recordOf returns a small record.
+func recordOf(key, access string) requestforge.Record {
 	return requestforge.Record{Key: key, Token: &requestforge.Token{AccessToken: access}}
 }
 
@@ -153,7 +153,7 @@ var recordTests = []struct {
 	in   requestforge.Record
 	out  *requestforge.Record // nil: as in
 }{
-	{name: "bare", in: token("", "")},
+	{name: "bare", in: recordOf("", "")},
 	{
 		name: "full",
 		in: requestforge.Record{
@@ -261,16 +261,29 @@ func TestRecordEncodingKeepsInstantsOfAnyClock(t *testing.T) {
 
 func TestRecordInGobKeepsItsToken(t *testing.T) {
 	var buf bytes.Buffer
-	require.NoError(t, gob.NewEncoder(&buf).Encode(token("k", "a")))
+	require.NoError(t, gob.NewEncoder(&buf).Encode(recordOf("k", "a")))
 	var got requestforge.Record
 	require.NoError(t, gob.NewDecoder(&buf).Decode(&got))
 	require.Equal(t, "a", got.Token.AccessToken)
 }
 
-// leaky fails to be JSON with an error that quotes it.
-type leaky string
+// leakyJSON fails to be JSON with an error that quotes it.
+type leakyJSON string
 
-func (l leaky) MarshalJSON() ([]byte, error) { return nil, fmt.Errorf("can't encode %s", string(l)) }
+func (l leakyJSON) MarshalJSON() ([]byte, error) {
+	return nil, fmt.Errorf("can't encode %s", string(l))
+}
+
+// moodyJSON fails to be JSON the first time only.
+type moodyJSON struct{ tried bool }
+
+func (m *moodyJSON) MarshalJSON() ([]byte, error) {
+	if !m.tried {
+		m.tried = true
+		return nil, errors.New("hunter2")
+	}
+	return []byte("1"), nil
+}
 
 func TestRecordThatCannotBeEncodedIsAnErrorWithoutContent(t *testing.T) {
 	const secret = "hunter2"
@@ -281,7 +294,7 @@ func TestRecordThatCannotBeEncodedIsAnErrorWithoutContent(t *testing.T) {
 		deep = []any{deep}
 	}
 	extra := func(key string, v any) requestforge.Record {
-		r := token(secret, secret)
+		r := recordOf(secret, secret)
 		r.Token.Extra = map[string]any{"fine": 1, key: v}
 		return r
 	}
@@ -296,7 +309,8 @@ func TestRecordThatCannotBeEncodedIsAnErrorWithoutContent(t *testing.T) {
 		"NaN":               {extra("nan", math.NaN()), `Extra["nan"]`},
 		"not a number":      {extra("num", json.Number(secret)), `Extra["num"]`},
 		"nested":            {extra("nest", []any{map[string]any{secret: json.Number(secret)}}), `Extra["nest"]`},
-		"marshaler's error": {extra("leak", leaky(secret)), `Extra["leak"]`},
+		"marshaler's error": {extra("leak", leakyJSON(secret)), `Extra["leak"]`},
+		"moody marshaler":   {extra("mood", new(moodyJSON)), "Extra can't be stored"},
 		"holds itself":      {extra("self", itself), `Extra["self"]`},
 		"bytes":             {extra("bytes", secret+"\xff"), `Extra["bytes"]`},
 		"bytes in a list":   {extra("list", []any{"fine", secret + "\xff"}), `Extra["list"]`},
@@ -304,7 +318,7 @@ func TestRecordThatCannotBeEncodedIsAnErrorWithoutContent(t *testing.T) {
 		"bytes in a key":    {extra("key", map[string]any{secret + "\xff": 1}), `Extra["key"]`},
 		"bytes in its key":  {extra("\xff", 1), `Extra["\xff"]`},
 		"too deep":          {extra("deep", deep), "deep"},
-		"too large":         {token("k", strings.Repeat(secret, 1<<20)), "4 MiB"},
+		"too large":         {recordOf("k", strings.Repeat(secret, 1<<20)), "4 MiB"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			data, err := test.r.MarshalBinary()
@@ -351,19 +365,19 @@ func TestRecordThatIsDamagedIsAnErrorWithoutContent(t *testing.T) {
 		"too large":              {good + strings.Repeat(" ", 4<<20), "4 MiB"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := token("as", "it was")
+			r := recordOf("as", "it was")
 			err := r.UnmarshalBinary([]byte(test.data))
 			require.ErrorContains(t, err, test.want)
 			require.NotContains(t, err.Error(), secret)
 			require.NotContains(t, err.Error(), "4711")
-			require.True(t, reflect.DeepEqual(token("as", "it was"), r), "the record was changed")
+			require.True(t, reflect.DeepEqual(recordOf("as", "it was"), r), "the record was changed")
 		})
 	}
 }
 
 // Whatever is written can be read: the bounds of both sides are the same.
 func TestRecordAtItsBoundsComesBack(t *testing.T) {
-	for depth, r := 9_990, token("k", "a"); depth < 10_010; depth++ {
+	for depth, r := 9_995, recordOf("k", "a"); depth < 10_002; depth++ {
 		v := any("deep")
 		for range depth {
 			v = []any{v}
@@ -376,13 +390,13 @@ func TestRecordAtItsBoundsComesBack(t *testing.T) {
 		}
 	}
 
-	empty, err := token("k", "").MarshalBinary()
+	empty, err := recordOf("k", "").MarshalBinary()
 	require.NoError(t, err)
 	fits := strings.Repeat("x", (4<<20-len(empty))/4*3)
-	data, err := token("k", fits).MarshalBinary()
+	data, err := recordOf("k", fits).MarshalBinary()
 	require.NoError(t, err)
 	require.NoError(t, new(requestforge.Record).UnmarshalBinary(data))
-	_, err = token("k", fits+"xxx").MarshalBinary()
+	_, err = recordOf("k", fits+"xxx").MarshalBinary()
 	require.ErrorContains(t, err, "4 MiB")
 }
 
@@ -418,7 +432,7 @@ func TestStorageTypesPrintNoSecrets(t *testing.T) {
 		"MemoryStorage": s, "exported": struct{ S requestforge.Storage }{s}, "unexported": struct{ s *requestforge.MemoryStorage }{s}, "Lease": lease,
 	} {
 		printed := map[string]string{}
-		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d"} {
+		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d", "%t"} {
 			printed[verb] = fmt.Sprintf(verb, v)
 		}
 		data, err := json.Marshal(v)
@@ -436,6 +450,7 @@ func TestStorageTypesPrintNoSecrets(t *testing.T) {
 	}
 
 	got := fmt.Sprint(r)
+	require.Equal(t, got, fmt.Sprintf("%#v", r))
 	for _, want := range []string{"pre:user", "17", "pre:app", "12026", "REDACTED"} {
 		require.Contains(t, got, want)
 	}

@@ -3,6 +3,8 @@
 
 package authtest
 
+//lint:file-ignore ST1005 The messages begin with the name of the method called.
+
 import (
 	"bytes"
 	"context"

@@ -31,8 +31,8 @@ type Origins struct {
 //     80 or 443; one slash may follow.
 //   - "https://*.example.com" is every host below example.com, at any depth,
 //     and not example.com itself. At least two labels must follow the
-//     wildcard, so that "*.com" is a mistake; that "*.co.uk" is one too
-//     takes a list that isn't here.
+//     wildcard: "https://*.com" is a mistake. So is "https://*.co.uk", but
+//     without a list of public suffixes it can't be told and is accepted.
 //   - "https://[fe80::1%25eth0]" has a zone, as RFC 6874 writes it.
 //   - "*" is every http and https URL with a host.
 //

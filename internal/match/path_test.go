@@ -151,6 +151,7 @@ func TestPathOfHandmadeURL(t *testing.T) {
 	}{
 		{"/health", "/health", true},
 		{"/health", "/%68ealth", true},
+		{"/health", "/healt%68", true},
 		{"/a b", "/a b", true},
 		{"/health", "/admin", false},
 		{"/health", "/healt", false},

@@ -1,0 +1,107 @@
+# The checks of the repository. They need Go, git, make and a C compiler.
+#
+#	make test                 everything that must pass
+#	make fuzz FUZZTIME=1m     every fuzz target, one after another
+#	make readme               write the Go blocks of the Markdown files anew
+#
+# Each part of test is a target of its own: make vet, make race, ...
+
+SHELL    := /bin/sh
+GO       := go
+FUZZTIME := 20s
+
+PARTS := format vet staticcheck race allocs markdown promises
+
+# git lists what is committed and what will be. The option lets it work in a
+# clone that belongs to somebody else, as a mounted one does; make's wildcard
+# drops what is deleted but still in the index. What lies below a testdata is
+# left out: it may be wrong on purpose.
+LIST  := git -c safe.directory=$(CURDIR) ls-files --cached --others --exclude-standard
+FILES := $(sort $(wildcard $(shell $(LIST))))
+FILES := $(foreach f,$(FILES),$(if $(findstring /testdata/,/$(f)),,$(f)))
+
+# Every go.mod makes its folder a module to be checked.
+MODULES  := $(patsubst %/,%,$(dir $(filter go.mod %/go.mod,$(FILES))))
+GOFILES  := $(filter %.go,$(FILES))
+MARKDOWN := $(filter %.md,$(FILES))
+
+BIN  := $(CURDIR)/.cache/bin
+RUNS := $(CURDIR)/.cache/runs
+
+# gotestsum runs go test, prints what it prints and keeps the records that
+# promises reads. $(1) is the name of the run, $$m the module.
+gotest = $(BIN)/gotestsum --format standard-quiet --hide-summary skipped \
+	--jsonfile "$(RUNS)/$(1)-$$(echo $$m | tr / -).json" --
+
+.PHONY: test fuzz readme tools $(PARTS)
+.NOTPARALLEL:
+
+test:
+	@begin=$$(date +%s); \
+	for part in $(PARTS); do \
+		echo "== $$part"; \
+		start=$$(date +%s); \
+		$(MAKE) --no-print-directory $$part || { echo "== $$part failed"; exit 1; }; \
+		echo "== $$part: $$(($$(date +%s) - start)) s"; \
+	done; \
+	echo "== all of $(words $(MODULES)) modules passed in $$(($$(date +%s) - begin)) s"
+
+format:
+	@list=$$(gofmt -l $(GOFILES)) || exit 1; \
+	if [ -n "$$list" ]; then echo "not as gofmt would have it:"; echo "$$list"; exit 1; fi
+
+vet:
+	@for m in $(MODULES); do (cd $$m && $(GO) vet ./...) || exit 1; done
+
+staticcheck: tools
+	@for m in $(MODULES); do (cd $$m && $(BIN)/staticcheck ./...) || exit 1; done
+
+race: tools
+	@rm -rf $(RUNS) && mkdir -p $(RUNS)
+	@for m in $(MODULES); do \
+		(cd $$m && $(call gotest,race) -race -shuffle=on ./...) || exit 1; \
+	done
+
+# The race detector allocates, so that tests which count allocations are built
+# without it only. This pass asks go list for the test files that -race leaves
+# out and runs every test in them, and no other.
+allocs: tools
+	@mkdir -p $(RUNS) && rm -f $(RUNS)/allocs-*
+	@ignored='{{$$d := .Dir}}{{range .IgnoredGoFiles}}{{$$d}}/{{.}}{{"\n"}}{{end}}'; \
+	for m in $(MODULES); do ( \
+		cd $$m; \
+		plain=$$($(GO) list -f "$$ignored" ./...) || exit 1; \
+		race=$$($(GO) list -race -f "$$ignored" ./...) || exit 1; \
+		files=$$(echo "$$race" | grep '_test\.go$$' | grep -vxF "$$plain"); \
+		[ -n "$$files" ] || exit 0; \
+		tests=$$(sed -n 's/^func \(Test[A-Za-z0-9_]*\)(.*/\1/p' $$files | sort -u | paste -sd '|' -); \
+		[ -n "$$tests" ] || exit 0; \
+		packages=$$(for f in $$files; do echo .$${f#"$$PWD"}; done | xargs -n 1 dirname | sort -u); \
+		$(call gotest,allocs) -count=1 -shuffle=on -run "^($$tests)\$$" $$packages \
+	) || exit 1; done
+
+markdown: tools
+	@$(BIN)/readmecheck $(MARKDOWN)
+
+# promises judges the runs that race and allocs have left behind.
+promises: tools
+	@$(BIN)/promises PROMISES.md $(RUNS)/*.json
+
+readme: tools
+	@$(BIN)/readmecheck -w $(MARKDOWN)
+
+fuzz:
+	@for m in $(MODULES); do ( \
+		cd $$m; \
+		list=$$($(GO) test -list '^Fuzz' ./...) || { echo "$$list"; exit 1; }; \
+		echo "$$list" | awk '/^Fuzz/ { name[++n] = $$1 } /^ok/ { for (i = 1; i <= n; i++) print $$2, name[i]; n = 0 }' | \
+		while read -r package target; do \
+			echo "== $$package $$target"; \
+			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$package" </dev/null || exit 1; \
+		done \
+	) || exit 1; done
+
+# Each at the version that tools/go.mod names; go install rebuilds only what
+# has changed.
+tools:
+	@cd tools && GOBIN=$(BIN) $(GO) install -buildvcs=false tool ./...

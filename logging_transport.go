@@ -1,0 +1,170 @@
+// What is written down of a request. The layers below count what they did in
+// the exchange (exchange.go); what may be shown is internal/redact's.
+
+package requestforge
+
+import (
+	"cmp"
+	"context"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/requestforge/requestforge/internal/redact"
+)
+
+// LoggingTransport is an [http.RoundTripper] that writes one record for each
+// request, once its outcome is known. Bodies are neither read nor logged.
+//
+// The record's message is "request" and its attributes are
+//
+//   - method and url, the URL with user info, query values and fragment
+//     masked; its path is shown as it is
+//   - status, or error, the error's text with the URLs in it masked
+//   - duration, up to the response's header
+//   - attempts, the sends that a RetryTransport below asked for, and 1 without
+//     one; replayed, the sends after a refused token
+//   - with Headers, request_header and response_header
+//
+// Its level is Info for a status below 400 and for a request that its caller
+// cancelled, which says nothing about the server; Warn for 4xx; Error for 5xx
+// and for every other error, a deadline that passed included. If the logger
+// isn't enabled for Error, nothing at all is done.
+//
+// The fields must not change after first use; it is then safe for concurrent
+// use. What a response or an error is stays untouched, and its Request is the
+// caller's.
+type LoggingTransport struct {
+	// Base sends the requests. Nil means http.DefaultTransport, looked up
+	// at each request.
+	Base http.RoundTripper
+
+	// Logger gets the records, with the request's context and without a
+	// source position. Nil means that requests pass by unseen.
+	Logger *slog.Logger
+
+	// Headers adds the headers of request and response. Of most only the
+	// name is shown: values appear for a list of harmless headers, such as
+	// Content-Type and Retry-After, and URLs such as Location are masked
+	// like the request's own. The token isn't among the request's headers
+	// here, which are the caller's; it is added further down.
+	Headers bool
+}
+
+// RoundTrip sends req to Base and logs what came of it.
+func (t *LoggingTransport) RoundTrip(req *http.Request) (*http.Response, error) {
+	return t.roundTrip(nil, req)
+}
+
+func (t *LoggingTransport) roundTrip(x *exchange, req *http.Request) (*http.Response, error) {
+	base := baseOr(t.Base)
+	ctx := req.Context()
+	// Error is the highest level there is; whether the record's own level
+	// is enabled can only be asked when the outcome is known.
+	if t.Logger == nil || !t.Logger.Enabled(ctx, slog.LevelError) {
+		return forward(base, x, req)
+	}
+
+	begun, out, counts := t.begin(base, x, req)
+	attempts, replays := countsOf(counts)
+	start := time.Now()
+	resp, err := forward(base, begun, out)
+	duration := time.Since(start)
+
+	if begun != x && begun.body.Used() {
+		begun.body.Finish()
+	}
+	if resp != nil {
+		resp.Request = req
+	}
+	level := levelOf(ctx, resp, err)
+	if !t.Logger.Enabled(ctx, level) {
+		return resp, err
+	}
+	// What the layers above have counted before is none of ours.
+	attemptsNow, replaysNow := countsOf(counts)
+	record := slog.NewRecord(start.Add(duration), level, "request", 0)
+	record.AddAttrs(
+		slog.String("method", cmp.Or(req.Method, http.MethodGet)),
+		slog.String("url", redact.URL(req.URL)),
+		outcome(resp, err),
+		slog.Duration("duration", duration),
+		slog.Int64("attempts", max(1, attemptsNow-attempts)),
+		slog.Int64("replayed", replaysNow-replays),
+	)
+	if t.Headers {
+		record.AddAttrs(slog.Any("request_header", redact.Header(req.Header)))
+		if resp != nil {
+			record.AddAttrs(slog.Any("response_header", redact.Header(resp.Header)))
+		}
+	}
+	// As in slog itself, there is nobody to tell of a handler's error.
+	_ = t.Logger.Handler().Handle(ctx, record)
+	return resp, err
+}
+
+// begin sees to it that the layers below count what they do. It returns the
+// exchange and the request to hand to them and where the counts will be, nil
+// if there is nothing to count. An exchange other than x is a new one, for
+// the caller to finish.
+func (t *LoggingTransport) begin(base http.RoundTripper, x *exchange, req *http.Request) (*exchange, *http.Request, *tally) {
+	outer := tallyFrom(req.Context())
+	counts := outer
+	if x != nil {
+		counts = &x.tally
+	}
+	if _, ours := base.(layer); ours {
+		if counts == nil {
+			x = new(exchange)
+			counts = &x.tally
+		}
+		return x, req, counts
+	}
+	if _, last := base.(*http.Transport); last {
+		return x, req, counts // no layer of ours can be below it
+	}
+	if counts == nil {
+		counts = new(tally)
+	}
+	if counts != outer {
+		req = req.WithContext(withTally(req.Context(), counts))
+	}
+	return x, req, counts
+}
+
+func countsOf(t *tally) (attempts, replays int64) {
+	if t == nil {
+		return 0, 0
+	}
+	return int64(t.attempts.Load()), int64(t.replays.Load())
+}
+
+// outcome is the attribute that says how it ended. An empty one, which
+// handlers leave out, stands for a transport below that gave nothing at all.
+func outcome(resp *http.Response, err error) slog.Attr {
+	switch {
+	case err != nil:
+		return slog.String("error", redact.Error(err))
+	case resp != nil:
+		return slog.Int("status", resp.StatusCode)
+	}
+	return slog.Attr{}
+}
+
+func levelOf(ctx context.Context, resp *http.Response, err error) slog.Level {
+	switch {
+	case err != nil && ctx.Err() == context.Canceled:
+		return slog.LevelInfo
+	case err != nil || resp == nil || resp.StatusCode >= 500:
+		return slog.LevelError
+	case resp.StatusCode >= 400:
+		return slog.LevelWarn
+	}
+	return slog.LevelInfo
+}
+
+// Unwrap returns the transport below.
+func (t *LoggingTransport) Unwrap() http.RoundTripper { return baseOr(t.Base) }
+
+// CloseIdleConnections closes the idle connections of the transport below.
+func (t *LoggingTransport) CloseIdleConnections() { closeIdle(baseOr(t.Base)) }

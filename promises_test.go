@@ -1,0 +1,80 @@
+// PROMISES.md against the source. That each test there also ran and passed is
+// for tools/promises to say, once all of them have run.
+
+package requestforge_test
+
+import (
+	"errors"
+	"go/ast"
+	"go/parser"
+	gotoken "go/token"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+func TestPromisesHaveTests(t *testing.T) {
+	text, err := os.ReadFile("PROMISES.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	line := regexp.MustCompile("(?m)^- .+ — (`[^`]+`(?:, `[^`]+`)*) \\(`([^`]+)`\\)$") // as in tools/promises
+	quoted := regexp.MustCompile("`([^`]+)`")
+	promises := line.FindAllStringSubmatch(string(text), -1)
+	if len(promises) == 0 {
+		t.Fatal("PROMISES.md holds no promise")
+	}
+
+	// The module as it is published has no other modules in its folders.
+	_, err = os.Stat("tools")
+	published := errors.Is(err, fs.ErrNotExist)
+
+	tests := make(map[string]map[string]bool) // dir -> names, read once
+	for _, p := range promises {
+		dir := p[2]
+		if _, err := os.Stat(dir); published && errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if tests[dir] == nil {
+			tests[dir] = testsIn(t, dir)
+		}
+		for _, q := range quoted.FindAllStringSubmatch(p[1], -1) {
+			name, _, _ := strings.Cut(q[1], "/") // a subtest has no name in the source
+			if !tests[dir][name] {
+				t.Errorf("PROMISES.md names %s, which %s doesn't have", name, dir)
+			}
+		}
+	}
+}
+
+// testsIn returns the names of the functions in dir's test files that go test
+// would run, whatever their build constraints.
+func testsIn(t *testing.T, dir string) map[string]bool {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(dir, "*_test.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := make(map[string]bool)
+	for _, file := range files {
+		f, err := parser.ParseFile(gotoken.NewFileSet(), file, nil, parser.SkipObjectResolution)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, decl := range f.Decls {
+			fn, ok := decl.(*ast.FuncDecl)
+			if !ok || fn.Recv != nil {
+				continue
+			}
+			for _, prefix := range []string{"Test", "Fuzz", "Example"} {
+				if strings.HasPrefix(fn.Name.Name, prefix) {
+					names[fn.Name.Name] = true
+				}
+			}
+		}
+	}
+	return names
+}
