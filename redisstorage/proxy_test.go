@@ -3,7 +3,6 @@ package redisstorage_test
 import (
 	"fmt"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -11,8 +10,6 @@ import (
 	"github.com/rs/zerolog"
 	"github.com/stretchr/testify/require"
 )
-
-const sigcont = syscall.SIGCONT
 
 // startProxy starts a proxy before a server, for what a network does.
 func startProxy(t *testing.T, upstream string) *toxiproxy.Proxy {

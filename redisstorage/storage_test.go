@@ -472,9 +472,7 @@ func TestCallsEndWithTheirContext(t *testing.T) {
 	} {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		time.AfterFunc(10*time.Millisecond, func() { cancel(bye) })
-		begun := time.Now()
-		require.ErrorIs(t, call(ctx), bye, name)
-		require.Less(t, time.Since(begun), 2*time.Second, name) // go-redis would take 3 s and more
+		require.ErrorIs(t, call(ctx), bye, name) // go-redis has an error of its own, much later
 	}
 }
 

@@ -79,7 +79,6 @@ func pushed(t *testing.T, master string, addrs ...string) {
 	require.NoError(t, here.Delete(ctx, "p:b", "p:nobody"))
 	save(t, here, record("p:b", "x"))
 	push("p:b", func() error { return here.Delete(ctx, "p:b") })
-	require.Less(t, longest, time.Second)
 	t.Logf("the slowest push took %v", longest)
 }
 

@@ -40,6 +40,7 @@ type job struct {
 	Master string // of Sentinel
 	Redis  []string
 	Auth   string // the URL of the auth server and the API
+	Secret string // of the client; "": the right one
 	Life   time.Duration
 	Rotate bool
 
@@ -57,17 +58,20 @@ type job struct {
 type phase struct {
 	Requests int
 	Pause    time.Duration // between two of them
+
+	Invalidate string // the step to be invalidated first; "": none
 }
 
 // report is what it answers after a phase.
 type report struct {
 	Requests int
-	Failed   int           // requests that the application has had no good answer to
-	Refused  int           // those of them that had a 401
-	Worst    time.Duration // the slowest request
-	Errors   []string      // some of them
-	Fetches  uint64        // of the pipeline since the start
-	Trouble  uint64        // calls of the storage that failed since the start
+	Failed   int            // requests that the application has had no good answer to
+	Refused  int            // those of them that had a 401
+	Worst    time.Duration  // the slowest request
+	Errors   []string       // some of them
+	Tokens   map[string]int // how often the API accepted which
+	Fetches  uint64         // of the pipeline since the start
+	Trouble  uint64         // calls of the storage that failed since the start
 }
 
 // loginSteps are those of a login in two steps. Without a life tokens live for
@@ -97,6 +101,9 @@ func work(text string, in io.Reader, out io.Writer) error {
 				f.Client = &http.Client{Transport: &http.Transport{}}
 			}
 		}
+	}
+	if j.Secret != "" {
+		steps[0].Fetcher.(*requestforge.BodyFetcher).ClientAuth.Secret = j.Secret
 	}
 	user := &steps[1]
 	if j.DieInFetch {
@@ -148,7 +155,12 @@ func work(text string, in io.Reader, out io.Writer) error {
 		} else if err != nil {
 			return err
 		}
-		r := report{Requests: p.Requests}
+		r := report{Requests: p.Requests, Tokens: make(map[string]int)}
+		if p.Invalidate != "" {
+			if err := pipeline.InvalidateStep(context.Background(), p.Invalidate); err != nil {
+				return err
+			}
+		}
 		for i := range p.Requests {
 			if i > 0 {
 				time.Sleep(p.Pause)
@@ -171,12 +183,16 @@ func request(api *http.Client, r *report) {
 	begun := time.Now()
 	resp, err := api.Get("/api/things")
 	if err == nil {
-		io.Copy(io.Discard, resp.Body)
+		var echo authtest.Echo
+		if err = json.NewDecoder(resp.Body).Decode(&echo); err == nil {
+			r.Tokens[echo.Token]++
+		}
 		resp.Body.Close()
 		if resp.StatusCode == http.StatusUnauthorized {
 			r.Refused++
 		}
 		if resp.StatusCode != http.StatusOK {
+			delete(r.Tokens, "")
 			err = fmt.Errorf("the API says %s", resp.Status)
 		}
 	}
