@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/logging"
 
 	"github.com/requestforge/requestforge"
 	"github.com/requestforge/requestforge/authtest"
@@ -25,6 +26,7 @@ import (
 const jobVariable = "REDISSTORAGE_TEST_JOB"
 
 func TestMain(m *testing.M) {
+	logging.Disable() // go-redis tells of each try to reach a server that is down
 	if text := os.Getenv(jobVariable); text != "" {
 		if err := work(text, os.Stdin, os.Stdout); err != nil {
 			fmt.Fprintln(os.Stderr, "worker:", err)

@@ -6,10 +6,16 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/logging"
 	"github.com/stretchr/testify/require"
 
 	"github.com/requestforge/requestforge/redisstorage/internal/redistest"
 )
+
+func TestMain(m *testing.M) {
+	logging.Disable()
+	m.Run()
+}
 
 func TestNodeComesBackOnTheSameAddress(t *testing.T) {
 	n, err := redistest.Start(t.TempDir())
