@@ -3,6 +3,8 @@ package redisstorage_test
 import (
 	"context"
 	"fmt"
+	"strconv"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -101,4 +103,15 @@ func within(t testing.TB, d time.Duration) context.Context {
 	ctx, cancel := context.WithTimeout(t.Context(), d)
 	t.Cleanup(cancel)
 	return ctx
+}
+
+// calls returns how often a server has run a command.
+func calls(t testing.TB, n *redistest.Node, command string) int {
+	t.Helper()
+	stats, err := n.Client().Info(t.Context(), "commandstats").Result()
+	require.NoError(t, err)
+	_, rest, _ := strings.Cut(stats, "cmdstat_"+command+":calls=")
+	rest, _, _ = strings.Cut(rest, ",")
+	count, _ := strconv.Atoi(rest)
+	return count
 }

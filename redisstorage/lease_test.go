@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
@@ -109,19 +110,23 @@ func TestALeaseSurvivesAShortOutage(t *testing.T) {
 
 func TestALockThatNobodyWaitedForIsReleased(t *testing.T) {
 	n := startNode(t)
-	s := newStorage(t, newClient(t, "", n.Addr), redisstorage.Options{LeaseTTL: time.Minute})
-	_, ok := tryLock(t, s)
+	client := redis.NewClient(&redis.Options{Addr: n.Addr}) // deaf to contexts, so that it goes on
+	defer client.Close()
+	s := newStorage(t, client, redisstorage.Options{LeaseTTL: time.Minute})
+	lease, ok := tryLock(t, s)
 	require.True(t, ok)
-	require.NoError(t, n.Client().Del(t.Context(), lockName).Err())
+	require.NoError(t, lease.Unlock(t.Context()))
+	require.Equal(t, 1, calls(t, n, "set"))
 
 	n.Stop()
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
 	defer cancel()
 	_, ok, err := s.TryLock(ctx, "p:a")
 	require.False(t, ok)
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 	n.Resume()
-	eventually(t, "the lock is free long before its lease ends", func() bool {
+	eventually(t, "the server has given the lock", func() bool { return calls(t, n, "set") == 2 })
+	eventually(t, "it is free again, long before its lease ends", func() bool {
 		return n.Client().Exists(t.Context(), lockName).Val() == 0
 	})
 }

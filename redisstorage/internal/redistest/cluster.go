@@ -5,8 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/redis/go-redis/v9"
 )
 
 // Cluster is three primaries, and a replica of each.
@@ -19,7 +22,7 @@ type Cluster struct {
 
 const (
 	primaries = 3
-	slots     = 16384
+	slotCount = 16384
 )
 
 // StartCluster starts them, and waits until all agree on who has which slot.
@@ -62,7 +65,7 @@ func StartCluster(dir string) (c *Cluster, err error) {
 		}
 		do("CLUSTER", "SET-CONFIG-EPOCH", i+1)
 		if i < primaries {
-			do("CLUSTER", "ADDSLOTSRANGE", i*slots/primaries, (i+1)*slots/primaries-1)
+			do("CLUSTER", "ADDSLOTSRANGE", i*slotCount/primaries, (i+1)*slotCount/primaries-1)
 		}
 		if i > 0 {
 			do("CLUSTER", "MEET", host, first, buses[0])
@@ -116,16 +119,17 @@ func (c *Cluster) Slot(ctx context.Context, key string) (int, error) {
 
 // Owner returns the number of the node that has a slot, as another one sees it.
 func (c *Cluster) Owner(ctx context.Context, asks, slot int) (int, error) {
-	ranges, err := c.Nodes[asks].Client().ClusterSlots(ctx).Result()
+	shards, err := c.Nodes[asks].Client().ClusterShards(ctx).Result()
 	if err != nil {
 		return 0, err
 	}
-	for _, r := range ranges {
-		if r.Start <= slot && slot <= r.End && len(r.Nodes) > 0 {
-			for i, id := range c.ids {
-				if id == r.Nodes[0].ID {
-					return i, nil
-				}
+	for _, shard := range shards {
+		has := slices.ContainsFunc(shard.Slots, func(r redis.SlotRange) bool {
+			return r.Start <= int64(slot) && int64(slot) <= r.End
+		})
+		for _, n := range shard.Nodes {
+			if i := slices.Index(c.ids, n.ID); has && n.Role == "master" && i >= 0 {
+				return i, nil
 			}
 		}
 	}
