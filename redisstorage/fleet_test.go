@@ -100,6 +100,7 @@ func end(t *testing.T, workers []*worker) report {
 		sum.Worst = max(sum.Worst, r.Worst)
 		sum.Fetches += r.Fetches
 		sum.Trouble += r.Trouble
+		sum.Unaware = sum.Unaware || r.Unaware
 		sum.Errors = append(sum.Errors, r.Errors...)
 		for name, n := range r.Tokens {
 			sum.Tokens[name] += n

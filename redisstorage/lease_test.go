@@ -91,15 +91,18 @@ func TestALeaseThatSomebodyHasTakenIsLostAndLeftAlone(t *testing.T) {
 }
 
 func TestALeaseSurvivesAShortOutage(t *testing.T) {
-	n := startNode(t)
-	const leaseTTL = 3 * time.Second
-	s := newStorage(t, newClient(t, "", n.Addr), redisstorage.Options{LeaseTTL: leaseTTL})
+	t.Parallel()
+	proxy := startProxy(t, startNode(t).Addr)
+	const leaseTTL = 6 * time.Second
+	client := redis.NewClient(&redis.Options{Addr: proxy.Listen, MaxRetries: -1, DialerRetries: 1}) // fails at once
+	defer client.Close()
+	s := newStorage(t, client, redisstorage.Options{LeaseTTL: leaseTTL})
 	lease, ok := tryLock(t, s)
 	require.True(t, ok)
-	n.Stop()
-	outage := time.NewTimer(leaseTTL / 2) // a renewal falls into it
+	proxy.Stop()
+	outage := time.NewTimer(leaseTTL / 2) // a renewal fails meanwhile
 	<-outage.C
-	n.Resume()
+	require.NoError(t, proxy.Start())
 	select {
 	case <-lease.Done():
 		t.Fatal("the lease was lost")

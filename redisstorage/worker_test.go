@@ -74,6 +74,7 @@ type report struct {
 	Tokens   map[string]int // how often the API accepted which
 	Fetches  uint64         // of the pipeline since the start
 	Trouble  uint64         // calls of the storage that failed since the start
+	Unaware  bool           // it was stopped past its lease and did not know
 }
 
 // loginSteps are those of a login in two steps. Without a life tokens live for
@@ -129,7 +130,7 @@ func work(text string, in io.Reader, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	storage := &accidental{Storage: shared, clock: j.Clock}
+	storage := &accidental{Storage: shared, clock: j.Clock, lease: j.LeaseTTL}
 	storage.stop.Store(j.StopWithLock)
 	pipeline, err := requestforge.NewPipeline(requestforge.PipelineConfig{
 		Steps: steps, Storage: storage, StorageTimeout: j.StorageTimeout,
@@ -174,6 +175,7 @@ func work(text string, in io.Reader, out io.Writer) error {
 			r.Fetches += s.Fetches
 		}
 		r.Trouble = stats.StorageErrors
+		r.Unaware = storage.unaware.Load()
 		if err := answers.Encode(r); err != nil {
 			return err
 		}
@@ -215,14 +217,24 @@ func signalSelf(sig syscall.Signal) error { return syscall.Kill(os.Getpid(), sig
 // or it is stopped when it has got the lock.
 type accidental struct {
 	*redisstorage.Storage
-	clock time.Duration
-	stop  atomic.Bool
+	clock   time.Duration // how far it is ahead
+	lease   time.Duration // how long a lease lasts
+	stop    atomic.Bool   // the process stops itself with its next lease
+	unaware atomic.Bool   // it went on too late, and the lease didn't say so
 }
 
 func (a *accidental) TryLock(ctx context.Context, key string) (requestforge.Lease, bool, error) {
 	lease, ok, err := a.Storage.TryLock(ctx, key)
 	if ok && a.stop.CompareAndSwap(true, false) {
+		begun := time.Now()
 		signalSelf(syscall.SIGSTOP)
+		for time.Since(begun) < a.lease { // it may take a moment to work
+		}
+		select {
+		case <-lease.Done():
+		default:
+			a.unaware.Store(true)
+		}
 	}
 	return lease, ok, err
 }
