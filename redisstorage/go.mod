@@ -3,10 +3,8 @@ module github.com/requestforge/requestforge/redisstorage
 go 1.26.0
 
 require (
-	github.com/Shopify/toxiproxy/v2 v2.12.0
 	github.com/redis/go-redis/v9 v9.23.0
 	github.com/requestforge/requestforge v0.0.0
-	github.com/rs/zerolog v1.33.0
 )
 
 require (
@@ -34,6 +32,8 @@ require (
 
 // Only the tests need these.
 require (
+	github.com/Shopify/toxiproxy/v2 v2.12.0
+	github.com/rs/zerolog v1.33.0
 	github.com/stretchr/testify v1.12.1
 	go.uber.org/goleak v1.3.0
 )
