@@ -1,4 +1,5 @@
-# The checks of the repository. They need Go, git, make and a C compiler.
+# The checks of the repository. They need Go, git, make, a C compiler and
+# redis-server, which is installed if that can be done: as root, with apt.
 #
 #	make test                 everything that must pass
 #	make conformance          net/http's own tests, through the whole stack
@@ -12,7 +13,7 @@ SHELL    := /bin/sh
 GO       := go
 FUZZTIME := 20s
 
-PARTS := format vet staticcheck race allocs markdown promises
+PARTS := servers format vet staticcheck race allocs markdown promises
 
 # git lists what is committed and what will be. The option lets it work in a
 # clone that belongs to somebody else, as a mounted one does; make's wildcard
@@ -47,6 +48,19 @@ test:
 		echo "== $$part: $$(($$(date +%s) - start)) s"; \
 	done; \
 	echo "== all of $(words $(MODULES)) modules passed in $$(($$(date +%s) - begin)) s"
+
+# Without a policy that says no, Debian starts what it installs; the tests start
+# servers of their own.
+servers:
+	@command -v redis-server >/dev/null && exit 0; \
+	if [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then \
+		echo "the tests need redis-server 7.0 or later: apt-get install redis-server"; exit 1; \
+	fi; \
+	policy=/usr/sbin/policy-rc.d; \
+	[ -e $$policy ] || { printf '#!/bin/sh\nexit 101\n' >$$policy; chmod +x $$policy; mine=$$policy; }; \
+	export DEBIAN_FRONTEND=noninteractive; \
+	apt-get update -qq && apt-get install -y -qq --no-install-recommends redis-server >/dev/null; \
+	status=$$?; [ -z "$$mine" ] || rm -f "$$mine"; exit $$status
 
 format:
 	@list=$$(gofmt -l $(GOFILES)) || exit 1; \
@@ -101,7 +115,9 @@ conformance:
 nightly: test conformance
 	@cd conformance && ./run.sh $(WRAPS:%=wraps/%)
 	@$(MAKE) --no-print-directory fuzz FUZZTIME=5m
-	@for m in $(MODULES); do (cd $$m && $(GO) test -race -shuffle=on -count=3 -timeout=1h ./...) || exit 1; done
+	@for m in $(MODULES); do \
+		(cd $$m && REQUESTFORGE_NIGHTLY=1 $(GO) test -race -shuffle=on -count=3 -timeout=2h ./...) || exit 1; \
+	done
 
 fuzz:
 	@for m in $(MODULES); do ( \
