@@ -110,10 +110,10 @@ readme: tools
 WRAPS := auth retry logging reversed foreign options pipeline default-retry
 
 conformance:
-	@cd conformance && ./run.sh wraps/stack
+	@CONFORMANCE_CACHE=$(CURDIR)/.cache/conformance conformance/run.sh conformance/wraps/stack
 
 nightly: test conformance
-	@cd conformance && ./run.sh $(WRAPS:%=wraps/%)
+	@CONFORMANCE_CACHE=$(CURDIR)/.cache/conformance conformance/run.sh $(WRAPS:%=conformance/wraps/%)
 	@$(MAKE) --no-print-directory fuzz FUZZTIME=5m
 	@for m in $(MODULES); do \
 		(cd $$m && REQUESTFORGE_NIGHTLY=1 $(GO) test -race -shuffle=on -count=3 -timeout=2h ./...) || exit 1; \
