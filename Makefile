@@ -116,7 +116,7 @@ nightly: test conformance
 	@CONFORMANCE_CACHE=$(CURDIR)/.cache/conformance conformance/run.sh $(WRAPS:%=conformance/wraps/%)
 	@$(MAKE) --no-print-directory fuzz FUZZTIME=5m
 	@for m in $(MODULES); do \
-		(cd $$m && REQUESTFORGE_NIGHTLY=1 $(GO) test -race -shuffle=on -count=3 -timeout=2h ./...) || exit 1; \
+		(cd $$m && $(GO) test -race -shuffle=on -count=3 -timeout=2h ./...) || exit 1; \
 	done
 
 fuzz:

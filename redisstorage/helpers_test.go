@@ -3,6 +3,7 @@ package redisstorage_test
 import (
 	"context"
 	"fmt"
+	"os"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -64,7 +65,7 @@ func newStorage(t testing.TB, client redis.UniversalClient, opts redisstorage.Op
 var namespaces atomic.Int64
 
 // namespace returns one that nobody else uses.
-func namespace() string { return fmt.Sprintf("test%d", namespaces.Add(1)) }
+func namespace() string { return fmt.Sprintf("test%d-%d", os.Getpid(), namespaces.Add(1)) }
 
 func record(key, access string) requestforge.Record {
 	return requestforge.Record{Key: key, Token: &requestforge.Token{AccessToken: access}}

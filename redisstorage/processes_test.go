@@ -1,7 +1,6 @@
 package redisstorage_test
 
 import (
-	"os"
 	"syscall"
 	"testing"
 	"time"
@@ -62,9 +61,6 @@ func TestFiftyColdProcessesFetchEachStepOnce(t *testing.T) {
 	})
 }
 
-// nightly is set by make nightly, for what takes long.
-func nightly() bool { return os.Getenv("REQUESTFORGE_NIGHTLY") != "" }
-
 func TestRotatedRefreshTokensAreNeverUsedTwice(t *testing.T) {
 	n := startNode(t)
 	j := sure(n.Addr)
@@ -73,11 +69,7 @@ func TestRotatedRefreshTokensAreNeverUsedTwice(t *testing.T) {
 	j.Auth = auth.URL
 	workers := startWorkers(t, crew(8, j)...)
 
-	run := 15 * time.Second
-	if nightly() {
-		run = time.Minute
-	}
-	const pause = 50 * time.Millisecond
+	const run, pause = time.Minute, 50 * time.Millisecond
 	begin(t, workers, phase{Requests: int(run / pause), Pause: pause})
 	r := end(t, workers)
 	stats := auth.Stats()
@@ -143,11 +135,7 @@ func TestAFailureIsSharedByAllProcesses(t *testing.T) {
 	j.Secret = "wrong"
 	auth := startAuth(t, j)
 	j.Auth = auth.URL
-	many := 8
-	if nightly() {
-		many = replicas
-	}
-	workers := startWorkers(t, crew(many, j)...)
+	workers := startWorkers(t, crew(replicas, j)...)
 	begun := time.Now()
 	begin(t, workers, phase{Requests: 3})
 	r := end(t, workers)

@@ -3,6 +3,7 @@ package redisstorage_test
 import (
 	"context"
 	"errors"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -17,6 +18,10 @@ import (
 )
 
 func TestStorageKeepsTheRules(t *testing.T) {
+	if addr := os.Getenv(sharedVariable); addr != "" {
+		conform(t, newClient(t, "", addr))
+		return
+	}
 	t.Run("single node", func(t *testing.T) {
 		conform(t, newClient(t, "", startNode(t).Addr))
 	})
