@@ -457,6 +457,7 @@ func TestPipelineWrongSecretInManyProcessesIsOneRequestACoolDown(t *testing.T) {
 			return resp, nil
 		})}
 		storage := newRemembering()
+		storage.late = 100 * time.Millisecond
 		config := func(secret string) rf.PipelineConfig {
 			return rf.PipelineConfig{Storage: storage, Steps: []rf.Step{{Name: "user", Fetcher: &rf.BodyFetcher{
 				URL: "https://auth.example.com", Client: server, ClientAuth: &rf.ClientAuth{ID: "id", Secret: secret},
