@@ -56,7 +56,6 @@ type world struct {
 	mu      sync.Mutex
 	n       map[string]int      // tokens made, by step
 	made    map[string][]string // by access token: those it was made from
-	expiry  map[string]time.Time
 	fetches int
 	steps   int
 	wrong   string
