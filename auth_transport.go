@@ -620,3 +620,9 @@ type staticSource struct {
 func (s *staticSource) Token(context.Context) (*Token, error)    { return s.tok, s.err }
 func (s *staticSource) Invalidate(context.Context, *Token) error { return nil }
 func (s *staticSource) ready(context.Context) *Token             { return s.tok }
+
+// Format prints the token as a Token prints itself: some verbs follow a
+// pointer into a struct without asking.
+func (s *staticSource) Format(f fmt.State, verb rune) {
+	format(f, verb, fmt.Sprintf("StaticToken(%v)", s.tok))
+}

@@ -141,6 +141,28 @@ func TestPipelineForgottenFetchDeletesNothingNewer(t *testing.T) {
 	})
 }
 
+// Not even a storage that deletes nothing revives what came after a logout.
+func TestPipelineForgottenFetchStaysDeadInABrokenStorage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := &rotating{}
+		storage := &faulty{MemoryStorage: rf.NewMemoryStorage(), before: func(op string) error {
+			switch op {
+			case "Save":
+				time.Sleep(100 * time.Millisecond)
+			case "Delete":
+				return errDisk
+			}
+			return nil
+		}}
+		p := pipeline(t, rf.PipelineConfig{Steps: []rf.Step{r.step()}, Storage: storage})
+		time.AfterFunc(50*time.Millisecond, func() { p.Forget(context.Background()) })
+		_, err := p.Token(t.Context())
+		require.ErrorContains(t, err, "forgotten")
+		require.Equal(t, "access-2", mustToken(t, p).AccessToken)
+		require.Equal(t, 2, r.logins)
+	})
+}
+
 // Whatever a hook does is none of the callers' business.
 func TestPipelineHookThatCrashesCostsNobodyTheToken(t *testing.T) {
 	for name, crash := range map[string]func(){
@@ -369,7 +391,7 @@ func TestPipelineInvalidateStepSaysSoUntilTheStorageKnows(t *testing.T) {
 func TestPipelineLongestDurationsAreNoShortOnes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLogin()
-		l.takes = time.Hour
+		l.takes = 5 * time.Minute
 		storage := &watching{faulty: faulty{MemoryStorage: rf.NewMemoryStorage()}}
 		const longest = time.Duration(math.MaxInt64)
 		cfg := rf.PipelineConfig{Storage: storage, FetchTimeout: longest, StorageTimeout: longest, CoolDown: longest, MaxCoolDown: longest, RefreshAhead: longest}
@@ -570,4 +592,21 @@ func TestAuthRedirectsInACircleEnd(t *testing.T) {
 	req.Response = &http.Response{Request: req}
 	d := (&rf.AuthTransport{Source: static("t"), Origins: []string{host}}).Explain(req)
 	require.Equal(t, rf.ReasonRedirect, d.Reason)
+}
+
+// A storage that has lost everything can give a stamp twice. What it holds is
+// everyone's all the same.
+func TestPipelineStampGivenTwiceIsNotTheSameToken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLogin()
+		storage := rf.NewMemoryStorage()
+		p := pipeline(t, rf.PipelineConfig{Steps: []rf.Step{l.step("user")}, Storage: storage})
+		mustToken(t, p)
+		require.NoError(t, storage.Delete(t.Context(), "requestforge:user"))
+		peer := pipeline(t, rf.PipelineConfig{Steps: []rf.Step{l.step("user")}, Storage: storage})
+		require.Equal(t, "user-2", mustToken(t, peer).AccessToken)
+		time.Sleep(time.Minute) // p has looked
+		require.Equal(t, "user-2", mustToken(t, p).AccessToken)
+		require.Equal(t, 2, l.fetches("user"))
+	})
 }

@@ -17,6 +17,7 @@ import (
 	"weak"
 
 	"github.com/requestforge/requestforge/internal/flight"
+	"github.com/requestforge/requestforge/internal/redact"
 )
 
 // recheckEvery is the most that another process's revocation takes to be seen
@@ -104,7 +105,7 @@ func (st *state) watch(w Watcher) *watcher {
 				err = errors.New("it ended")
 			}
 			st.p.store.errors.Add(1)
-			st.log(ctx, slog.LevelWarn, "no pushes from the storage; looking now and then", nil, slog.Any("error", err))
+			st.log(ctx, slog.LevelWarn, "no pushes from the storage; looking now and then", nil, slog.Any("error", redact.Words(err)))
 			if time.Since(begun) > time.Minute {
 				pause = time.Second
 			}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/requestforge/requestforge/internal/flight"
+	"github.com/requestforge/requestforge/internal/redact"
 )
 
 // maxHanging is how many calls may hang in a storage that is deaf to its
@@ -58,7 +59,8 @@ func bounded[T any](caller context.Context, s *store, op string, call func(conte
 		}
 		return val, nil
 	}
-	err = fmt.Errorf("requestforge: storage: %s: %w", op, err)
+	// It may name the server, and how to log in there.
+	err = fmt.Errorf("requestforge: storage: %s: %w", op, redact.Words(err))
 	if caller.Err() != nil {
 		return val, err
 	}

@@ -1,5 +1,6 @@
 // Package wrapstack is the whole stack over a pipeline of two steps whose
-// tokens live so shortly that the tests keep it busy.
+// tokens live for a second or two, so that each test begins without one and a
+// long one sees them expire.
 package wrapstack
 
 import (
@@ -18,8 +19,8 @@ import (
 func Wrap(next http.RoundTripper) http.RoundTripper {
 	tokens, err := requestforge.NewPipeline(requestforge.PipelineConfig{
 		Steps: []requestforge.Step{
-			{Name: "app", Fetcher: counter("app"), TTL: 40 * time.Millisecond},
-			{Name: "user", Fetcher: counter("user"), TTL: 20 * time.Millisecond, DependsOn: []string{"app"}},
+			{Name: "app", Fetcher: counter("app"), TTL: 2 * time.Second},
+			{Name: "user", Fetcher: counter("user"), TTL: time.Second, DependsOn: []string{"app"}},
 		},
 	})
 	if err != nil {

@@ -1,0 +1,754 @@
+package filestorage_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/gofrs/flock"
+	"github.com/stretchr/testify/require"
+
+	"github.com/requestforge/requestforge"
+	"github.com/requestforge/requestforge/authtest"
+	"github.com/requestforge/requestforge/filestorage"
+)
+
+// The test binary runs itself as the other processes: with childEnv set it is
+// the child of that name, in the directory that dirEnv names.
+const (
+	childEnv = "FILESTORAGE_TEST_CHILD"
+	dirEnv   = "FILESTORAGE_TEST_DIR"
+)
+
+// children return what went wrong.
+var children = map[string]func(dir string) error{
+	"hammer": childHammer,
+	"hold":   childHold,
+	"save":   childSave,
+}
+
+func TestMain(m *testing.M) {
+	child := children[os.Getenv(childEnv)]
+	if child == nil {
+		os.Exit(m.Run())
+	}
+	if err := child(os.Getenv(dirEnv)); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+// process starts the named child. It is killed when the test ends.
+type process struct {
+	*exec.Cmd
+	lines  *bufio.Scanner // of its output
+	errors bytes.Buffer
+}
+
+func start(t *testing.T, child, dir string, args ...string) *process {
+	t.Helper()
+	exe, err := os.Executable()
+	require.NoError(t, err)
+	p := &process{Cmd: exec.Command(exe, args...)}
+	p.Env = append(os.Environ(), childEnv+"="+child, dirEnv+"="+dir)
+	p.Stderr = &p.errors
+	out, err := p.StdoutPipe()
+	require.NoError(t, err)
+	// Kept open: a child that reads it waits until it is killed.
+	_, err = p.StdinPipe()
+	require.NoError(t, err)
+	p.lines = bufio.NewScanner(out)
+	require.NoError(t, p.Start())
+	t.Cleanup(func() {
+		p.Process.Kill()
+		p.Wait()
+	})
+	return p
+}
+
+func (p *process) line(t *testing.T) string {
+	t.Helper()
+	require.True(t, p.lines.Scan(), "the child ended: %s", &p.errors)
+	return p.lines.Text()
+}
+
+// rest waits for the child's end and returns what else it wrote.
+func (p *process) rest(t *testing.T) []string {
+	t.Helper()
+	var lines []string
+	for p.lines.Scan() {
+		lines = append(lines, p.lines.Text())
+	}
+	require.NoError(t, p.Wait(), "%s\n%s", strings.Join(lines, "\n"), &p.errors)
+	return lines
+}
+
+func open(t *testing.T, dir string) *filestorage.Storage {
+	t.Helper()
+	s, err := filestorage.New(dir)
+	require.NoError(t, err)
+	return s
+}
+
+func fresh(t *testing.T) (s *filestorage.Storage, dir string) {
+	t.Helper()
+	dir = filepath.Join(t.TempDir(), "cache", "tool", "tokens")
+	return open(t, dir), dir
+}
+
+func data(dir string) string { return filepath.Join(dir, "requestforge-tokens") }
+
+func record(key, access string) requestforge.Record {
+	return requestforge.Record{Key: key, Token: &requestforge.Token{AccessToken: access}}
+}
+
+func load(t *testing.T, s requestforge.Storage, key string) requestforge.Entry {
+	t.Helper()
+	entries, err := s.Load(t.Context(), key)
+	require.NoError(t, err)
+	require.Len(t, entries, 1)
+	return entries[0]
+}
+
+func save(t *testing.T, s requestforge.Storage, r requestforge.Record, seen uint64) requestforge.Entry {
+	t.Helper()
+	e, err := s.Save(t.Context(), r.Key, r, seen)
+	require.NoError(t, err)
+	require.NotNil(t, e.Record)
+	return e
+}
+
+func stamp(e requestforge.Entry) uint64 {
+	if e.Record == nil {
+		return 0
+	}
+	return e.Record.Stamp
+}
+
+// prefixed keeps one user of a directory from the keys of others.
+type prefixed struct {
+	*filestorage.Storage
+	prefix string
+	used   sync.Map // the keys that there may be something under
+}
+
+func (p *prefixed) key(key string) string {
+	p.used.Store(p.prefix+key, nil)
+	return p.prefix + key
+}
+
+func (p *prefixed) keys(keys []string) []string {
+	own := make([]string, len(keys))
+	for i, key := range keys {
+		own[i] = p.key(key)
+	}
+	return own
+}
+
+// clean removes all that is p's.
+func (p *prefixed) clean() error {
+	var all []string
+	p.used.Range(func(key, _ any) bool {
+		all = append(all, key.(string))
+		return true
+	})
+	return p.Storage.Delete(context.Background(), all...)
+}
+
+func (p *prefixed) Load(ctx context.Context, keys ...string) ([]requestforge.Entry, error) {
+	return p.Storage.Load(ctx, p.keys(keys)...)
+}
+
+func (p *prefixed) Save(ctx context.Context, key string, r requestforge.Record, seen uint64) (requestforge.Entry, error) {
+	return p.Storage.Save(ctx, p.key(key), r, seen)
+}
+
+func (p *prefixed) Revoke(ctx context.Context, key string, stamp uint64) error {
+	return p.Storage.Revoke(ctx, p.key(key), stamp)
+}
+
+func (p *prefixed) Delete(ctx context.Context, keys ...string) error {
+	return p.Storage.Delete(ctx, p.keys(keys)...)
+}
+
+func (p *prefixed) TryLock(ctx context.Context, key string) (requestforge.Lease, bool, error) {
+	return p.Storage.TryLock(ctx, p.key(key))
+}
+
+func TestStorageKeepsTheRules(t *testing.T) {
+	var n int
+	authtest.TestStorage(t, func(t *testing.T) requestforge.Storage {
+		if dir := os.Getenv(dirEnv); dir != "" { // among others, for TestManyProcessesKeepTheRules
+			n++
+			p := &prefixed{Storage: open(t, dir), prefix: fmt.Sprintf("%d/%d/", os.Getpid(), n)}
+			t.Cleanup(func() { require.NoError(t, p.clean()) })
+			return p
+		}
+		s, _ := fresh(t)
+		return s
+	})
+}
+
+func TestEncryptedStorageOverAFileKeepsTheRules(t *testing.T) {
+	authtest.TestStorage(t, func(t *testing.T) requestforge.Storage {
+		s, _ := fresh(t)
+		return encrypted(t, s)
+	})
+}
+
+func encrypted(t *testing.T, s requestforge.Storage) requestforge.Storage {
+	t.Helper()
+	e, err := requestforge.NewEncryptedStorage(s, requestforge.EncryptionConfig{
+		Keys: []requestforge.EncryptionKey{{ID: "k", Key: []byte("0123456789abcdef0123456789abcdef")}},
+	})
+	require.NoError(t, err)
+	return e
+}
+
+// Each process runs the whole suite with its own keys, all in one file.
+func TestManyProcessesKeepTheRules(t *testing.T) {
+	_, dir := fresh(t)
+	var all []*process
+	for range 3 {
+		all = append(all, start(t, "", dir, "-test.run=^TestStorageKeepsTheRules$"))
+	}
+	for _, p := range all {
+		p.rest(t)
+	}
+}
+
+// childHammer saves, revokes and locks the same key as others do, and prints
+// what it achieved.
+func childHammer(dir string) error {
+	s, err := filestorage.New(dir)
+	if err != nil {
+		return err
+	}
+	const key, calls = "k", 40
+	ctx := context.Background()
+	var last requestforge.Entry
+	var revoked uint64 // by this process
+	for i := range calls {
+		entries, err := s.Load(ctx, key)
+		if err != nil {
+			return err
+		}
+		e := entries[0]
+		if stamp(e) < stamp(last) || e.Mark < last.Mark || e.Mark < revoked {
+			return fmt.Errorf("stamp and mark went from %d and %d down to %d and %d", stamp(last), last.Mark, stamp(e), e.Mark)
+		}
+		last = e
+		if i%5 == 4 {
+			revoked = stamp(e)
+			if err := s.Revoke(ctx, key, revoked); err != nil {
+				return err
+			}
+			fmt.Println("revoked", revoked, 0)
+			continue
+		}
+		mine := fmt.Sprintf("token %d of %d", i, os.Getpid())
+		saved, err := s.Save(ctx, key, record(key, mine), stamp(e))
+		if err != nil {
+			return err
+		}
+		if saved.Record == nil || stamp(saved) <= stamp(e) {
+			return fmt.Errorf("Save over stamp %d returned %v", stamp(e), saved)
+		}
+		if saved.Record.Token.AccessToken == mine {
+			fmt.Println("won", stamp(e), stamp(saved))
+			if stamp(saved) <= revoked {
+				return fmt.Errorf("stamp %d was given after a Revoke of %d", stamp(saved), revoked)
+			}
+		}
+
+		lease, ok, err := s.TryLock(ctx, key)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			continue
+		}
+		inside := filepath.Join(dir, "inside")
+		f, err := os.OpenFile(inside, os.O_CREATE|os.O_EXCL, 0o600)
+		if err != nil {
+			return fmt.Errorf("two hold the lock: %w", err)
+		}
+		f.Close()
+		if err := os.Remove(inside); err != nil {
+			return err
+		}
+		if err := lease.Unlock(ctx); err != nil {
+			return err
+		}
+		fmt.Println("locked", 0, 0)
+	}
+	return nil
+}
+
+func TestManyProcessesOnOneKeyHaveOneWinnerEach(t *testing.T) {
+	s, dir := fresh(t)
+	var all []*process
+	for range 4 {
+		all = append(all, start(t, "hammer", dir))
+	}
+	winners, given := map[uint64]bool{}, map[uint64]bool{}
+	var highest, mark uint64
+	var locked int
+	for _, p := range all {
+		for _, line := range p.rest(t) {
+			var what string
+			var a, b uint64
+			_, err := fmt.Sscan(line, &what, &a, &b)
+			require.NoError(t, err, line)
+			switch what {
+			case "won":
+				require.False(t, winners[a], "two Saves that had seen %d won", a)
+				require.False(t, given[b], "stamp %d was given twice", b)
+				winners[a], given[b] = true, true
+				highest = max(highest, b)
+			case "revoked":
+				mark = max(mark, a)
+			case "locked":
+				locked++
+			}
+		}
+	}
+	e := load(t, s, "k")
+	require.Equal(t, highest, stamp(e))
+	require.Equal(t, mark, e.Mark)
+	require.NotEmpty(t, winners)
+	require.NotZero(t, locked)
+}
+
+// childHold holds a lock until it is killed.
+func childHold(dir string) error {
+	s, err := filestorage.New(dir)
+	if err != nil {
+		return err
+	}
+	lease, ok, err := s.TryLock(context.Background(), "k")
+	if err != nil || !ok {
+		return fmt.Errorf("TryLock: %t, %v", ok, err)
+	}
+	fmt.Println("held")
+	os.Stdin.Read(make([]byte, 1))
+	return lease.Unlock(context.Background())
+}
+
+func TestLockEndsWithItsProcess(t *testing.T) {
+	s, dir := fresh(t)
+	holder := start(t, "hold", dir)
+	require.Equal(t, "held", holder.line(t))
+	_, ok, err := s.TryLock(t.Context(), "k")
+	require.NoError(t, err)
+	require.False(t, ok, "another process holds it")
+	save(t, s, record("k", "meanwhile"), 0)
+
+	require.NoError(t, holder.Process.Kill())
+	require.Error(t, holder.Wait())
+	lease, ok, err := s.TryLock(t.Context(), "k")
+	require.NoError(t, err)
+	require.True(t, ok, "its holder is dead")
+	require.NoError(t, lease.Unlock(t.Context()))
+}
+
+func TestLockExcludesOtherStoragesOfThisProcess(t *testing.T) {
+	s, dir := fresh(t)
+	lease, ok, err := s.TryLock(t.Context(), "k")
+	require.NoError(t, err)
+	require.True(t, ok)
+	_, ok, err = open(t, dir).TryLock(t.Context(), "k")
+	require.NoError(t, err)
+	require.False(t, ok)
+	require.NoError(t, lease.Unlock(t.Context()))
+	_, ok, err = open(t, dir).TryLock(t.Context(), "k")
+	require.NoError(t, err)
+	require.True(t, ok)
+}
+
+func TestAnyKeyHasALockOfItsOwn(t *testing.T) {
+	s, dir := fresh(t)
+	keys := []string{"", "k", "K", "../k", "/k", "a/b", "a\x00b", ".", "..", "*", "\xff", strings.Repeat("k", 1000), strings.Repeat("k", 1001)}
+	leases := make([]requestforge.Lease, len(keys))
+	for i, key := range keys {
+		lease, ok, err := s.TryLock(t.Context(), key)
+		require.NoError(t, err, "%q", key)
+		require.True(t, ok, "%q", key)
+		leases[i] = lease
+	}
+	for _, key := range keys {
+		_, ok, err := s.TryLock(t.Context(), key)
+		require.NoError(t, err, "%q", key)
+		require.False(t, ok, "%q", key)
+	}
+	files, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	require.Len(t, files, len(keys))
+	for _, lease := range leases {
+		require.NoError(t, lease.Unlock(t.Context()))
+	}
+}
+
+// bulk makes records so large that most of a save is writing.
+var bulk = strings.Repeat("0123456789abcdef", 1<<11)
+
+// childSave saves until it is killed.
+func childSave(dir string) error {
+	s, err := filestorage.New(dir)
+	if err != nil {
+		return err
+	}
+	entries, err := s.Load(context.Background(), "k")
+	if err != nil {
+		return err
+	}
+	for seen := stamp(entries[0]); ; {
+		e, err := s.Save(context.Background(), "k", record("k", fmt.Sprint(seen, bulk)), seen)
+		if err != nil {
+			return err
+		}
+		seen = stamp(e)
+		fmt.Println(seen)
+	}
+}
+
+func TestAKilledProcessLeavesAWholeFile(t *testing.T) {
+	s, dir := fresh(t)
+	for round := range 12 {
+		p := start(t, "save", dir)
+		var saved uint64
+		for range 1 + round%4 {
+			_, err := fmt.Sscan(p.line(t), &saved)
+			require.NoError(t, err)
+		}
+		require.NoError(t, p.Process.Kill())
+		require.Error(t, p.Wait())
+
+		e := load(t, s, "k")
+		require.GreaterOrEqual(t, stamp(e), saved, "what Save returned is there")
+		require.True(t, strings.HasSuffix(e.Record.Token.AccessToken, bulk), "whole")
+		next := save(t, s, record("k", "next"+bulk), stamp(e))
+		require.Greater(t, stamp(next), stamp(e))
+	}
+	files, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	require.Len(t, files, 2, "the file and its lock: what was left half-written is gone")
+}
+
+// run is one run of a tool: it returns the token it got and how many logins
+// that took.
+func run(t *testing.T, s requestforge.Storage) (token string, logins int) {
+	t.Helper()
+	var n atomic.Int32
+	p, err := requestforge.NewPipeline(requestforge.PipelineConfig{
+		Storage:        s,
+		StorageTimeout: time.Minute, // the machine may be busy
+		Steps: []requestforge.Step{{Name: "user", Fetcher: requestforge.FetcherFunc(
+			func(context.Context, requestforge.Input) (*requestforge.Token, error) {
+				n.Add(1)
+				return &requestforge.Token{
+					AccessToken: "hunter2-access~", RefreshToken: "hunter2-refresh~",
+					Expiry: time.Now().Add(time.Hour), Extra: map[string]any{"id": "hunter2-extra~"},
+				}, nil
+			})}},
+	})
+	require.NoError(t, err)
+	tok, err := p.Token(t.Context())
+	require.NoError(t, err)
+	return tok.AccessToken, int(n.Load())
+}
+
+func TestSecondRunNeedsNoLogin(t *testing.T) {
+	_, dir := fresh(t)
+	for i, want := range []int{1, 0, 0} {
+		token, logins := run(t, open(t, dir))
+		require.Equal(t, "hunter2-access~", token)
+		require.Equal(t, want, logins, "run %d", i+1)
+	}
+}
+
+func TestEncryptedFileShowsNoSecret(t *testing.T) {
+	_, dir := fresh(t)
+	_, logins := run(t, encrypted(t, open(t, dir)))
+	require.Equal(t, 1, logins)
+	_, logins = run(t, encrypted(t, open(t, dir)))
+	require.Equal(t, 0, logins)
+
+	// Whatever file it may be in, and however often it was encoded.
+	files, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	var dump []byte
+	for _, f := range files {
+		content, err := os.ReadFile(filepath.Join(dir, f.Name()))
+		require.NoError(t, err)
+		dump = append(dump, content...)
+	}
+	require.True(t, inside(dump, "requestforge:user"), "the search finds what is there")
+	for _, secret := range []string{"hunter2-access~", "hunter2-refresh~", "hunter2-extra~", "hunter2"} {
+		require.False(t, inside(dump, secret), secret)
+	}
+}
+
+// inside reports whether s is in dump, or in anything there that decodes from
+// base64, to any depth.
+func inside(dump []byte, s string) bool {
+	if bytes.Contains(dump, []byte(s)) {
+		return true
+	}
+	for _, word := range bytes.FieldsFunc(dump, func(r rune) bool { return strings.ContainsRune(`"{}[]:,`+"\n ", r) }) {
+		if inner, err := base64.StdEncoding.DecodeString(string(word)); err == nil && len(inner) > 0 && inside(inner, s) {
+			return true
+		}
+	}
+	return false
+}
+
+func TestDamagedFileIsAnErrorWithoutContentAndIsReplaced(t *testing.T) {
+	// A file with the right sum.
+	whole := func(body string) string {
+		return fmt.Sprintf("requestforge tokens 1 %x\n%s", sha256.Sum256([]byte(body)), body)
+	}
+	const item = `{"key":"aw==","record":null,"stamp":0,"mark":4711,"until":0}`
+	good := whole(`{"entries":[` + item + `]}`)
+	flipped := []byte(good)
+	flipped[len(flipped)/2] ^= 1
+	for name, content := range map[string]string{
+		"empty":            "",
+		"text":             "hunter2 was here\n",
+		"zeros":            strings.Repeat("\x00", 100),
+		"header only":      good[:strings.Index(good, "\n")+1],
+		"no line":          good[:40],
+		"cut":              good[:len(good)-1],
+		"a bit":            string(flipped),
+		"trailing text":    good + "hunter2",
+		"other digits":     strings.Replace(good, "4711", "4712", 1),
+		"JSON and text":    whole(`{"entries":[` + item + `]}hunter2`),
+		"no JSON":          whole("hunter2"),
+		"unknown field":    whole(`{"hunter2":1}`),
+		"a key twice":      whole(`{"entries":[` + item + `,` + item + `]}`),
+		"record, no stamp": whole(`{"entries":[{"key":"aw==","record":"aHVudGVyMg==","stamp":0}]}`),
+		"stamp, no record": whole(`{"entries":[{"key":"aw==","record":null,"stamp":4711}]}`),
+		"stamp of 2^53":    whole(`{"entries":[{"key":"aw==","record":"aHVudGVyMg==","stamp":9007199254740992}]}`),
+		"mark of 2^53":     whole(`{"entries":[{"key":"aw==","mark":9007199254740992}]}`),
+		"negative mark":    whole(`{"entries":[{"key":"aw==","mark":-4711}]}`),
+		"too large":        "",
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, dir := fresh(t)
+			spoil := func() {
+				require.NoError(t, os.MkdirAll(dir, 0o700))
+				require.NoError(t, os.WriteFile(data(dir), []byte(content), 0o600))
+				if name == "too large" {
+					require.NoError(t, os.Truncate(data(dir), 16<<20+1))
+				}
+			}
+			spoil()
+			_, err := s.Load(t.Context(), "k")
+			require.ErrorContains(t, err, data(dir))
+			if name == "too large" {
+				require.ErrorContains(t, err, "larger than 16 MiB")
+			}
+			for _, secret := range []string{"hunter2", "4711", "aHVudGVyMg"} {
+				require.NotContains(t, err.Error(), secret)
+			}
+			token, logins := run(t, s)
+			require.Equal(t, "hunter2-access~", token, "the request is served")
+			require.Equal(t, 1, logins)
+			_, logins = run(t, s)
+			require.Equal(t, 0, logins, "the file was replaced")
+
+			spoil()
+			require.NoError(t, s.Revoke(t.Context(), "k", 3))
+			require.EqualValues(t, 3, load(t, s, "k").Mark)
+
+			spoil()
+			require.NoError(t, s.Delete(t.Context(), "k"))
+			content, err := os.ReadFile(data(dir))
+			require.NoError(t, err)
+			require.NotContains(t, string(content), "hunter2", "a logout leaves nothing, garbage included")
+		})
+	}
+}
+
+func TestFileOfAnotherVersionIsLeftAlone(t *testing.T) {
+	s, dir := fresh(t)
+	require.NoError(t, os.MkdirAll(dir, 0o700))
+	const content = "requestforge tokens 2 hunter2"
+	require.NoError(t, os.WriteFile(data(dir), []byte(content), 0o600))
+	requireRefused(t, s, data(dir), "version")
+	_, logins := run(t, s)
+	require.Equal(t, 1, logins, "and the request is served")
+	got, err := os.ReadFile(data(dir))
+	require.NoError(t, err)
+	require.Equal(t, content, string(got))
+}
+
+func TestRecordOfAnotherVersionIsLeftAlone(t *testing.T) {
+	s, dir := fresh(t)
+	require.NoError(t, os.MkdirAll(dir, 0o700))
+	body := `{"entries":[{"key":"aw==","record":"` + base64.StdEncoding.EncodeToString([]byte("rf9:hunter2")) + `","stamp":1}]}`
+	content := fmt.Sprintf("requestforge tokens 1 %x\n%s", sha256.Sum256([]byte(body)), body)
+	require.NoError(t, os.WriteFile(data(dir), []byte(content), 0o600))
+	_, loadErr := s.Load(t.Context(), "k")
+	_, saveErr := s.Save(t.Context(), "k", record("k", "a"), 0)
+	for _, err := range []error{loadErr, saveErr} {
+		require.ErrorContains(t, err, data(dir))
+		require.ErrorContains(t, err, "version")
+		require.NotContains(t, err.Error(), "hunter2")
+	}
+	require.Equal(t, requestforge.Entry{}, load(t, s, "other"), "other keys are none of its business")
+}
+
+// requireRefused checks that every call but TryLock is an error that names
+// path and says why, without anything of a token.
+func requireRefused(t *testing.T, s requestforge.Storage, path, why string) {
+	t.Helper()
+	ctx := t.Context()
+	_, loadErr := s.Load(ctx, "k")
+	_, saveErr := s.Save(ctx, "k", record("k", "hunter2"), 0)
+	for _, err := range []error{loadErr, saveErr, s.Revoke(ctx, "k", 1), s.Delete(ctx, "k")} {
+		require.ErrorContains(t, err, path)
+		require.ErrorContains(t, err, why)
+		require.NotContains(t, err.Error(), "hunter2")
+	}
+}
+
+func TestExpiredRecordsAreDroppedAfterKeep(t *testing.T) {
+	s, _ := fresh(t)
+	put := func(key string, expiry time.Time, keep time.Duration) {
+		r := record(key, key)
+		r.Token.Expiry, r.Keep = expiry, keep
+		e, err := s.Save(t.Context(), key, r, 0)
+		require.NoError(t, err)
+		require.NotNil(t, e.Record, "not dropped by its own save")
+		require.NoError(t, s.Revoke(t.Context(), key, 1))
+	}
+	past := time.Now().Add(-time.Hour)
+	put("past", past, 30*time.Minute)
+	put("long past", time.Unix(-2, 0), time.Second) // 0 is no time
+	put("kept", past, 2*time.Hour)
+	put("forever", past, 0)
+	put("no expiry", time.Time{}, time.Second)
+	put("live", time.Now().Add(time.Hour), time.Second)
+	save(t, s, record("k", "k"), 0)
+	for _, key := range []string{"past", "long past"} {
+		require.Equal(t, requestforge.Entry{}, load(t, s, key), "%s: mark and record are gone", key)
+	}
+	for _, key := range []string{"kept", "forever", "no expiry", "live"} {
+		e := load(t, s, key)
+		require.NotNil(t, e.Record, key)
+		require.EqualValues(t, 1, e.Mark, key)
+	}
+}
+
+func TestACallWaitsForAStoppedProcessNoLongerThanItsContext(t *testing.T) {
+	s, dir := fresh(t)
+	save(t, s, record("k", "first"), 0)
+	path := data(dir) + ".lock"
+	stopped := flock.New(path)
+	ok, err := stopped.TryLock()
+	require.NoError(t, err)
+	require.True(t, ok)
+
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	errs := make(chan error, 4)
+	for range cap(errs) { // the lock has one who waits for it, and who wait for their turn
+		go func() {
+			_, err := s.Save(ctx, "k", record("k", "second"), 1)
+			errs <- err
+		}()
+	}
+	for range cap(errs) {
+		err := <-errs
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.ErrorContains(t, err, path)
+	}
+	lease, ok, err := s.TryLock(t.Context(), "k")
+	require.NoError(t, err)
+	require.True(t, ok, "the locks of steps are others")
+	require.NoError(t, lease.Unlock(t.Context()))
+
+	require.NoError(t, stopped.Unlock())
+	require.Equal(t, "second", save(t, s, record("k", "second"), 1).Record.Token.AccessToken)
+}
+
+func TestADirectoryThatIsRemovedComesBack(t *testing.T) {
+	s, dir := fresh(t)
+	save(t, s, record("k", "first"), 0)
+	lease, _, err := s.TryLock(t.Context(), "k")
+	require.NoError(t, err)
+	require.NoError(t, os.RemoveAll(dir))
+	require.Equal(t, requestforge.Entry{}, load(t, s, "k"))
+	require.NoError(t, s.Delete(t.Context(), "k"))
+	require.NoDirExists(t, dir, "there is nothing to keep")
+	require.NoError(t, lease.Unlock(t.Context()))
+	require.NotNil(t, save(t, s, record("k", "second"), 0).Record)
+	require.Equal(t, "second", load(t, open(t, dir), "k").Record.Token.AccessToken)
+}
+
+func TestNewSaysWhatIsWrongWithThePath(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "file")
+	require.NoError(t, os.WriteFile(file, nil, 0o600))
+	for name, test := range map[string]struct{ path, want string }{
+		"empty":        {"", "empty"},
+		"zero byte":    {dir + "\x00", "zero byte"},
+		"a file":       {file, file + " is not a directory"},
+		"below a file": {filepath.Join(file, "tokens"), file},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, err := filestorage.New(test.path)
+			require.Nil(t, s)
+			require.ErrorContains(t, err, test.want)
+		})
+	}
+}
+
+func TestNewTouchesNothing(t *testing.T) {
+	s, dir := fresh(t)
+	require.Equal(t, requestforge.Entry{}, load(t, s, "k"))
+	require.NoError(t, s.Delete(t.Context(), "k"))
+	require.NoDirExists(t, filepath.Dir(dir))
+}
+
+func TestARelativePathIsTakenAtOnce(t *testing.T) {
+	dir := t.TempDir()
+	t.Chdir(dir)
+	s := open(t, "tokens")
+	t.Chdir(t.TempDir())
+	save(t, s, record("k", "a"), 0)
+	require.FileExists(t, data(filepath.Join(dir, "tokens")))
+}
+
+func TestDefaultPathIsInTheUsersCache(t *testing.T) {
+	home := t.TempDir()
+	for _, env := range []string{"HOME", "XDG_CACHE_HOME", "LocalAppData"} {
+		t.Setenv(env, home)
+	}
+	path, err := filestorage.DefaultPath("my-tool")
+	require.NoError(t, err)
+	require.True(t, strings.HasPrefix(path, home))
+	require.True(t, strings.HasSuffix(path, filepath.Join("my-tool", "tokens")))
+	for _, app := range []string{"", ".", "..", "a/b", `a\b`, "../a", "a\x00"} {
+		_, err := filestorage.DefaultPath(app)
+		require.ErrorContains(t, err, "name of a program", "%q", app)
+	}
+	for _, env := range []string{"HOME", "XDG_CACHE_HOME", "LocalAppData"} {
+		t.Setenv(env, "")
+	}
+	_, err = filestorage.DefaultPath("my-tool")
+	require.Error(t, err)
+}

@@ -1,0 +1,92 @@
+// What steps, configs and pipelines look like when they are printed: what they
+// are, and no secret.
+
+package requestforge
+
+import (
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"strings"
+)
+
+// String says which step it is and what of it is set. Fetchers of the
+// application's own appear as their type.
+func (s Step) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "Step(%q", s.Name)
+	for i, parent := range s.DependsOn {
+		b.WriteString([]string{" after ", ", "}[min(i, 1)] + strconv.Quote(parent))
+	}
+	for _, f := range []struct {
+		name    string
+		fetcher Fetcher
+	}{{"Fetcher", s.Fetcher}, {"Refresh", s.Refresh}} {
+		switch f.fetcher.(type) {
+		case nil:
+		case *BodyFetcher, *HeaderFetcher:
+			fmt.Fprintf(&b, ", %s %v", f.name, f.fetcher)
+		default:
+			fmt.Fprintf(&b, ", %s %T", f.name, f.fetcher)
+		}
+	}
+	if s.TTL != 0 {
+		fmt.Fprintf(&b, ", TTL %v", s.TTL)
+	}
+	return b.String() + ")"
+}
+
+// Format prints String for every verb.
+func (s Step) Format(f fmt.State, verb rune) { format(f, verb, s.String()) }
+
+// MarshalJSON returns String as a JSON string.
+func (s Step) MarshalJSON() ([]byte, error) { return json.Marshal(s.String()) }
+
+// LogValue returns String.
+func (s Step) LogValue() slog.Value { return slog.StringValue(s.String()) }
+
+// String says what of c is set. The storage appears as its type.
+func (c PipelineConfig) String() string {
+	parts := []string{fmt.Sprintf("Steps: %v", c.Steps)}
+	add := func(set bool, name, format string, value any) {
+		if set {
+			parts = append(parts, fmt.Sprintf(name+": "+format, value))
+		}
+	}
+	add(c.Storage != nil, "Storage", "%T", c.Storage)
+	add(c.KeyPrefix != "", "KeyPrefix", "%q", c.KeyPrefix)
+	add(c.RefreshFrom != "", "RefreshFrom", "%q", c.RefreshFrom)
+	add(c.FetchTimeout != 0, "FetchTimeout", "%v", c.FetchTimeout)
+	add(c.FetchRetries != 0, "FetchRetries", "%d", c.FetchRetries)
+	add(c.StorageTimeout != 0, "StorageTimeout", "%v", c.StorageTimeout)
+	add(c.CoolDown != 0, "CoolDown", "%v", c.CoolDown)
+	add(c.MaxCoolDown != 0, "MaxCoolDown", "%v", c.MaxCoolDown)
+	add(c.RefreshAhead != 0, "RefreshAhead", "%v", c.RefreshAhead)
+	add(c.Logger != nil, "Logger", "%T", c.Logger)
+	return "requestforge.PipelineConfig{" + strings.Join(parts, ", ") + "}"
+}
+
+// Format prints String for every verb.
+func (c PipelineConfig) Format(s fmt.State, verb rune) { format(s, verb, c.String()) }
+
+// MarshalJSON returns String as a JSON string.
+func (c PipelineConfig) MarshalJSON() ([]byte, error) { return json.Marshal(c.String()) }
+
+// LogValue returns String.
+func (c PipelineConfig) LogValue() slog.Value { return slog.StringValue(c.String()) }
+
+// String names p's steps, parents first.
+func (p *Pipeline) String() string {
+	names := make([]string, len(p.steps))
+	for i, s := range p.steps {
+		names[i] = strconv.Quote(s.Name)
+	}
+	return "Pipeline(" + strings.Join(names, ", ") + ")"
+}
+
+// Format prints String for every verb.
+func (p *Pipeline) Format(s fmt.State, verb rune) { format(s, verb, p.String()) }
+
+// LogValue returns String.
+func (p *Pipeline) LogValue() slog.Value { return slog.StringValue(p.String()) }
