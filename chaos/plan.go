@@ -95,8 +95,8 @@ type faultAge int
 func newPlan(seed uint64, last time.Duration, requests int) *plan {
 	p := &plan{
 		seed: seed, last: last, requests: requests,
-		rates: [...]faultAge{noFault: 0, resetUnread: 8, cutUpload: 12, lostAnswer: 8, cutAnswer: 8,
-			failPlainly: 12, unavailable: 8, comeBack: 6, tooMany: 6, comeBackDate: 2},
+		rates: [...]faultAge{noFault: 0, resetUnread: 4, cutUpload: 8, lostAnswer: 5, cutAnswer: 5,
+			failPlainly: 5, unavailable: 4, comeBack: 5, tooMany: 5, comeBackDate: 2},
 	}
 	r := rand.New(rand.NewPCG(seed, 0))
 	const off = 5 * time.Minute
@@ -126,9 +126,9 @@ func between(r *rand.Rand, lo, hi time.Duration) time.Duration {
 // end of the run, and in a long one a single server earlier.
 func (p *plan) refusals(r *rand.Rand) {
 	if p.last >= 40*time.Second {
-		p.add(event{at: p.last/3 + between(r, 0, time.Second), kind: refuse, server: r.IntN(servers), lasts: 1200 * time.Millisecond})
+		p.add(event{at: p.last/3 + between(r, 0, time.Second), kind: refuse, server: r.IntN(servers), lasts: 1500 * time.Millisecond})
 	}
-	p.add(event{at: max(p.last*3/4, p.last-5*time.Second) + between(r, 0, time.Second/4), kind: refuse, server: -1, lasts: 1200 * time.Millisecond})
+	p.add(event{at: max(p.last*3/4, p.last-5*time.Second) + between(r, 0, time.Second/4), kind: refuse, server: -1, lasts: 1500 * time.Millisecond})
 }
 
 // quiet reports whether revocations had better wait: an API that refuses
@@ -173,7 +173,7 @@ func (p *plan) authFaults(r *rand.Rand) {
 		k := kinds[order[n%len(order)]]
 		n++
 		step := pick(r, stepNames...)
-		k.fault.Times = 1 + r.IntN(4)
+		k.fault.Times = pick(r, 1, 1, 2, 4) // a fetch takes three tries
 		p.add(event{at: at, kind: auth, step: step, fault: k.fault, what: fmt.Sprintf("%s x %d", k.what, k.fault.Times), lasts: 2 * time.Second})
 		p.add(event{at: at + time.Millisecond, kind: revoke, step: step})
 	}
@@ -182,7 +182,7 @@ func (p *plan) authFaults(r *rand.Rand) {
 // revocations revokes tokens of random steps, and now and then at once those
 // that have just taken their place.
 func (p *plan) revocations(r *rand.Rand) {
-	for at := 500 * time.Millisecond; at < p.last; at += between(r, 300*time.Millisecond, 1100*time.Millisecond) {
+	for at := 500 * time.Millisecond; at < p.last; at += between(r, 400*time.Millisecond, 1600*time.Millisecond) {
 		if p.quiet(at) {
 			continue
 		}

@@ -233,7 +233,7 @@ func report(p *plan, run *oracle.Run, v *oracle.Verdict) string {
 	line("401s that reached a caller, by reason: %s", counts(v.Apart, "%s: %d"))
 	_, allowance := run.Allowance()
 	line("fetches    %d, and %d that a fault spoilt; allowed are %s", v.Fetches, v.Spoilt, allowance)
-	line("delivered  %d POSTs were sent again after a 401, a 429 or a 503 with Retry-After, none that was done", v.Duplicate)
+	line("delivered  %d POSTs were sent again after a 401, a 429 or a 503 with Retry-After", v.Duplicate)
 	line("latency    worst %.3f s; the longest beyond a context %.3f s", v.Slowest.Seconds(), max(0, v.Overtime).Seconds())
 	if len(v.Violations) == 0 {
 		line("verdict    all invariants held")

@@ -135,8 +135,8 @@ func (v *visit) serve() {
 	v.work(fault)
 }
 
-// authorized judges the request's token. A refusal takes its time, so that
-// many of them are on their way at once, and leaves the body unread.
+// authorized judges the request's token. The refusal of a dead one takes its
+// time, so that many are on their way at once. Either way the body is unread.
 func (v *visit) authorized() bool {
 	refusing := v.refusing.Load()
 	var live bool
@@ -147,7 +147,9 @@ func (v *visit) authorized() bool {
 	if live && !refusing {
 		return true
 	}
-	wait(v.r, time.Duration(15+v.coin.IntN(45))*time.Millisecond)
+	if !refusing {
+		wait(v.r, time.Duration(15+v.coin.IntN(45))*time.Millisecond)
+	}
 	v.w.Header().Set("WWW-Authenticate", `Bearer realm="chaos", error="invalid_token"`)
 	v.answer(http.StatusUnauthorized, "")
 	return false

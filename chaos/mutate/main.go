@@ -47,7 +47,7 @@ var mutations = []mutation{{
 		return nil, nil
 	}
 `,
-	want: []string{oracle.RuleFetches},
+	want: []string{oracle.RuleUnauthorized},
 }, {
 	name: "origin check off",
 	file: "auth_transport.go",

@@ -7,6 +7,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -68,6 +69,7 @@ type Verdict struct {
 	byID   map[int]*Request
 	notes  map[int][]Note
 	charge []charge
+	newer  []*Send // the first send of each token that is newer than those before
 }
 
 type key struct{ id, hop int }
@@ -139,6 +141,11 @@ func (v *Verdict) index() {
 	}
 	for _, n := range v.run.Notes {
 		v.notes[n.ID] = append(v.notes[n.ID], n)
+	}
+	for _, s := range slices.SortedFunc(slices.Values(v.run.Sends), func(a, b *Send) int { return cmp.Compare(a.Began, b.Began) }) {
+		if n := len(v.newer); s.Token != "" && (n == 0 || ordinal(s.Token) > ordinal(v.newer[n-1].Token)) {
+			v.newer = append(v.newer, s)
+		}
 	}
 	v.Sends = len(v.run.Sends)
 	v.charges()
@@ -254,6 +261,9 @@ func (v *Verdict) excuse(h *hop, last *Send) (reason, why string) {
 			if due := v.outstanding(n.At); due < v.run.BucketSize {
 				return "", fmt.Sprintf("the pipeline said that its bucket is empty, but only %d of its %d drops were in use", due, v.run.BucketSize)
 			}
+			if newer := v.newest(last.Ended); ordinal(newer) > ordinal(last.Token) {
+				return "", fmt.Sprintf("%s was spared, although the pipeline had %s already", last.Token, newer)
+			}
 			return ApartBucket, ""
 		}
 	}
@@ -280,6 +290,21 @@ func (v *Verdict) excuse(h *hop, last *Send) (reason, why string) {
 		return ApartAuth, ""
 	}
 	return "", fmt.Sprintf("%s was dead, the auth server well, and the request could have been sent again", last.Token)
+}
+
+// newest returns the newest token that had been sent before a moment.
+func (v *Verdict) newest(before time.Duration) string {
+	i, _ := slices.BinarySearchFunc(v.newer, before, func(s *Send, t time.Duration) int { return cmp.Compare(s.Began, t) })
+	if i == 0 {
+		return ""
+	}
+	return v.newer[i-1].Token
+}
+
+// ordinal is the number in a token's label: the auth server counts.
+func ordinal(label string) int {
+	n, _ := strconv.Atoi(label[strings.LastIndexByte(label, '-')+1:])
+	return n
 }
 
 // authTrouble reports whether the auth server gave a reason to have no token
@@ -496,9 +521,9 @@ func (r *Run) Allowance() (int, string) {
 	for _, w := range r.Refusals {
 		futile += r.BucketSize + 1 + int((w.To-w.From)/r.BucketEvery)
 	}
-	total := 3*down + 3*steps + 3*r.Renewals + 3*steps*futile + spoilt + r.SpoiltSaves
+	total := 3*down + 3*steps + 3*r.Renewals + steps*futile + spoilt + r.SpoiltSaves
 	return total, fmt.Sprintf("%d: 3 x %d steps below %d revocations, 3 x %d for the first login, 3 x %d for tokens that end by themselves, "+
-		"3 x %d for each of %d invalidations while an API refuses everything, 1 for each of %d spoilt fetches and %d spoilt saves",
+		"%d for each of %d invalidations while an API refuses everything, 1 for each of %d spoilt fetches and %d spoilt saves",
 		total, down, len(r.Revocations), steps, r.Renewals, steps, futile, spoilt, r.SpoiltSaves)
 }
 
