@@ -231,8 +231,8 @@ func report(p *plan, run *oracle.Run, v *oracle.Verdict) string {
 	line("statuses   %s", counts(v.Statuses, "%d: %d"))
 	line("errors     %s", counts(v.Failures, "%s: %d"))
 	line("401s that reached a caller, by reason: %s", counts(v.Apart, "%s: %d"))
-	_, allowance := run.Allowance()
-	line("fetches    %d, and %d that a fault spoilt; allowed are %s", v.Fetches, v.Spoilt, allowance)
+	line("fetches    %d of at most %d, and %d that a fault spoilt; new tokens of step %s: %d of at most %d", v.Fetches, v.MostFetches, v.Spoilt, stepNames[2], v.Tokens, v.MostTokens)
+	line("allowed    %s; one new token for each of them", v.Allowance)
 	line("delivered  %d POSTs were sent again after a 401, a 429 or a 503 with Retry-After", v.Duplicate)
 	line("latency    worst %.3f s; the longest beyond a context %.3f s", v.Slowest.Seconds(), max(0, v.Overtime).Seconds())
 	if len(v.Violations) == 0 {

@@ -47,7 +47,7 @@ var mutations = []mutation{{
 		return nil, nil
 	}
 `,
-	want: []string{oracle.RuleUnauthorized},
+	want: []string{oracle.RuleTokens},
 }, {
 	name: "origin check off",
 	file: "auth_transport.go",

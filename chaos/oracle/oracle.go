@@ -22,6 +22,7 @@ const (
 	RuleBudget       = "more sends than the budget"
 	RuleDuplicate    = "a non-idempotent request delivered again"
 	RuleFetches      = "more fetches than the revocations explain"
+	RuleTokens       = "more new tokens than the revocations explain"
 	RuleStuck        = "a caller stuck"
 	RuleBodies       = "a body not closed once"
 	RuleIntegrity    = "a body or an answer that is not the request's own"
@@ -55,14 +56,16 @@ type Verdict struct {
 	Statuses   map[int]int    // what callers got; 0: an error
 	Failures   map[Failure]int
 
-	Fetches   int           // that were granted or refused
-	Spoilt    int           // fetches that a fault spoilt
-	Allowed   int           // the bound on Fetches
-	Sends     int           // by the stack
-	Resends   int           // by net/http itself, of requests that are safe to repeat
-	Slowest   time.Duration // the longest call
-	Overtime  time.Duration // the longest that a caller took beyond its context
-	Duplicate int           // deliveries after a 401, 429 or 503 with Retry-After that repeated no work
+	Fetches                 int           // that were granted or refused
+	Spoilt                  int           // fetches that a fault spoilt
+	Tokens                  int           // of the last step that were granted
+	Allowance               string        // how the following two come about
+	MostFetches, MostTokens int           // the bounds
+	Sends                   int           // by the stack
+	Resends                 int           // by net/http itself, of requests that are safe to repeat
+	Slowest                 time.Duration // the longest call
+	Overtime                time.Duration // the longest that a caller took beyond its context
+	Duplicate               int           // deliveries after a 401, 429 or 503 with Retry-After that repeated no work
 
 	run    *Run
 	hops   map[key]*hop
@@ -488,43 +491,41 @@ func (v *Verdict) stale() {
 	}
 }
 
-// fetches checks what the revocations have cost the auth server.
+// fetches checks what the revocations have cost the auth server: in all no
+// more than three times the steps below them, and no more than one new token
+// of the last step for each. A refusal that comes late, for a token that was
+// replaced long since, is no reason for either.
 func (v *Verdict) fetches() {
+	leaf := v.run.Steps[len(v.run.Steps)-1]
 	for _, c := range v.run.AuthCalls {
 		if c.Outcome == Spoilt {
 			v.Spoilt++
-		} else {
-			v.Fetches++
+			continue
+		}
+		v.Fetches++
+		if c.Outcome == Granted && c.Step == leaf {
+			v.Tokens++
 		}
 	}
-	v.Allowed, _ = v.run.Allowance()
-	if v.Fetches > v.Allowed {
-		_, text := v.run.Allowance()
-		v.report(RuleFetches, 0, "%d fetches; allowed are %s", v.Fetches, text)
+	down, futile := 0, 0 // steps below revocations; invalidations that a refusing API can cause
+	for _, rev := range v.run.Revocations {
+		down += len(v.run.Steps) - slices.Index(v.run.Steps, rev.Step)
 	}
-}
-
-// Allowance is the bound on fetches that no fault has spoilt, and how it comes
-// about.
-func (r *Run) Allowance() (int, string) {
-	steps, spoilt := len(r.Steps), 0
-	for _, c := range r.AuthCalls {
-		if c.Outcome == Spoilt {
-			spoilt++
-		}
+	for _, w := range v.run.Refusals {
+		futile += v.run.BucketSize + 1 + int((w.To-w.From)/v.run.BucketEvery)
 	}
-	down := 0
-	for _, rev := range r.Revocations {
-		down += steps - slices.Index(r.Steps, rev.Step)
+	steps, revs, faults := len(v.run.Steps), len(v.run.Revocations), v.Spoilt+v.run.SpoiltSaves
+	v.MostFetches = 3*down + 3*steps + 3*v.run.Renewals + steps*futile + faults
+	v.MostTokens = revs + 1 + v.run.Renewals + futile + faults
+	v.Allowance = fmt.Sprintf("3 x %d steps below %d revocations, 3 x %d of the first login, 3 x %d tokens that end by themselves, "+
+		"%d x %d invalidations while an API refuses everything, %d spoilt fetches, %d spoilt saves",
+		down, revs, steps, v.run.Renewals, steps, futile, v.Spoilt, v.run.SpoiltSaves)
+	if v.Fetches > v.MostFetches {
+		v.report(RuleFetches, 0, "%d; allowed are %d: %s", v.Fetches, v.MostFetches, v.Allowance)
 	}
-	futile := 0 // invalidations that a refusing API can cause
-	for _, w := range r.Refusals {
-		futile += r.BucketSize + 1 + int((w.To-w.From)/r.BucketEvery)
+	if v.Tokens > v.MostTokens {
+		v.report(RuleTokens, 0, "%d of step %s; allowed are %d: one for each of these, not three: %s", v.Tokens, leaf, v.MostTokens, v.Allowance)
 	}
-	total := 3*down + 3*steps + 3*r.Renewals + steps*futile + spoilt + r.SpoiltSaves
-	return total, fmt.Sprintf("%d: 3 x %d steps below %d revocations, 3 x %d for the first login, 3 x %d for tokens that end by themselves, "+
-		"%d for each of %d invalidations while an API refuses everything, 1 for each of %d spoilt fetches and %d spoilt saves",
-		total, down, len(r.Revocations), steps, r.Renewals, steps, futile, spoilt, r.SpoiltSaves)
 }
 
 // bodies checks that every body was closed: a request's exactly once where the
