@@ -145,8 +145,11 @@ func (f *fetch) blame(ctx context.Context, parents []*held, err error) bool {
 	}
 	// If newer parents changed nothing last time, only a parent that has
 	// worked since is under suspicion: else a wrong password would be
-	// sent twice in each flight.
-	futile := ss.blamed && !slices.ContainsFunc(parents, func(h *held) bool { return h.tok.prov.accepted.Load() })
+	// sent twice in each flight. An auth server that says what was wrong
+	// (RFC 6750 §3.1) means the parent: one that was revoked before it
+	// ever worked is replaced, too, or the step would be lost until that
+	// parent expires.
+	futile := ss.blamed && auth.Code != "invalid_token" && !slices.ContainsFunc(parents, func(h *held) bool { return h.tok.prov.accepted.Load() })
 	f.mu.Unlock()
 	if futile {
 		return false

@@ -573,6 +573,28 @@ func TestPipelineStepRefusedByTheAuthServerBlamesItsParent(t *testing.T) {
 	})
 }
 
+// Two parents in a row are revoked before the step has worked with either.
+func TestPipelineParentRevokedBeforeItEverWorkedIsReplaced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLogin()
+		refused := map[string]bool{"app-1": true, "app-2": true}
+		steps := l.chain()
+		user := steps[2].Fetcher
+		steps[2].Fetcher = rf.FetcherFunc(func(ctx context.Context, in rf.Input) (*rf.Token, error) {
+			if refused[in.Parents["app"].AccessToken] {
+				return nil, &rf.AuthError{StatusCode: 401, Code: "invalid_token"}
+			}
+			return user.Fetch(ctx, in)
+		})
+		p := pipeline(t, rf.PipelineConfig{Steps: steps})
+		_, err := p.Token(t.Context())
+		require.Error(t, err, "the parent is replaced once in a flight")
+		time.Sleep(time.Minute)
+		require.Equal(t, " app-3", mustToken(t, p).Extra["from"])
+		require.Equal(t, 1, l.fetches("device"))
+	})
+}
+
 func TestPipelinePermanentCodeBlamesNoParent(t *testing.T) {
 	l := newLogin()
 	l.takes = 0

@@ -1,0 +1,16 @@
+module github.com/requestforge/requestforge/chaos
+
+go 1.26
+
+require (
+	github.com/requestforge/requestforge v0.0.0
+	go.uber.org/goleak v1.3.0
+)
+
+require (
+	github.com/cenkalti/backoff/v4 v4.3.0 // indirect
+	github.com/hashicorp/go-cleanhttp v0.5.2 // indirect
+	github.com/hashicorp/go-retryablehttp v0.7.8 // indirect
+)
+
+replace github.com/requestforge/requestforge => ../
