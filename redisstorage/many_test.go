@@ -38,6 +38,7 @@ func together(t *testing.T, processes int, test, addr string) [][]byte {
 		err := cmd.Wait()
 		said[i] = outs[i].Bytes()
 		require.NoError(t, err, "%s", said[i])
+		require.NotContains(t, string(said[i]), "no tests to run")
 	}
 	return said
 }
