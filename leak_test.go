@@ -372,6 +372,7 @@ func TestPipelineCloseSaysThatWatchIsDeaf(t *testing.T) {
 		storage := &watching{faulty: faulty{MemoryStorage: rf.NewMemoryStorage()}, watch: func(context.Context, []string, func(string)) error { <-hang; return nil }}
 		p, err := rf.NewPipeline(rf.PipelineConfig{Steps: newLogin().chain(), Storage: storage})
 		require.NoError(t, err)
+		synctest.Wait() // or Close comes before Watch has begun
 		begun := time.Now()
 		require.ErrorContains(t, p.Close(), "Watch goes on")
 		require.Equal(t, time.Second, time.Since(begun))
