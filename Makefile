@@ -3,6 +3,8 @@
 #
 #	make test                 everything that must pass
 #	make conformance          net/http's own tests, through the whole stack
+#	make chaos SEED=7         a minute in which everything goes wrong, judged
+#	make mutations            the same, with faults put into the code: each is noticed
 #	make fuzz FUZZTIME=1m     every fuzz target, one after another
 #	make nightly              the long forms of all of it
 #	make readme               write the Go blocks of the Markdown files anew
@@ -12,6 +14,7 @@
 SHELL    := /bin/sh
 GO       := go
 FUZZTIME := 20s
+SEED     := 1
 
 PARTS := servers format vet staticcheck race allocs markdown promises
 
@@ -36,7 +39,7 @@ RUNS := $(CURDIR)/.cache/runs
 gotest = $(BIN)/gotestsum --format standard-quiet --hide-summary skipped \
 	--jsonfile "$(RUNS)/$(1)-$$(echo $$m | tr / -).json" --
 
-.PHONY: test conformance fuzz nightly readme tools $(PARTS)
+.PHONY: test conformance chaos mutations fuzz nightly readme tools $(PARTS)
 .NOTPARALLEL:
 
 test:
@@ -112,7 +115,14 @@ WRAPS := auth retry logging reversed foreign options pipeline default-retry
 conformance:
 	@CONFORMANCE_CACHE=$(CURDIR)/.cache/conformance conformance/run.sh conformance/wraps/stack
 
-nightly: test conformance
+chaos:
+	@$(GO) run -C chaos . -seed $(SEED) -for 60s -requests 50000
+
+mutations:
+	@$(GO) run -C chaos ./mutate
+
+nightly: test conformance chaos mutations
+	@$(MAKE) --no-print-directory chaos SEED=$$(date +%s)
 	@CONFORMANCE_CACHE=$(CURDIR)/.cache/conformance conformance/run.sh $(WRAPS:%=conformance/wraps/%)
 	@$(MAKE) --no-print-directory fuzz FUZZTIME=5m
 	@for m in $(MODULES); do \
