@@ -336,6 +336,9 @@ func (t *AuthTransport) replay(x *exchange, r *rules, req *http.Request, tok *To
 	for {
 		// Even if this request can't be replayed: others carry the token.
 		t.tell(ctx, tok)
+		if x.lost(req) {
+			return resp, nil
+		}
 		next, value := t.another(x, r, req, tok)
 		if next == nil {
 			return resp, nil

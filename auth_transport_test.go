@@ -315,6 +315,26 @@ func TestAuthRefusalGoesBackReadable(t *testing.T) {
 	}
 }
 
+// What can't be sent again waits for nothing: neither for the schedule nor for
+// a token.
+func TestAuthRefusedOneShotGoesBackAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		asked := 0
+		src := sourceFunc(func(context.Context) (*rf.Token, error) { asked++; return &rf.Token{AccessToken: fmt.Sprint(asked)}, nil })
+		for _, keep := range []int64{-1, 3} {
+			asked = 0
+			rt := &rf.AuthTransport{Source: src, Origins: []string{host}, Retry: rf.SimpleAuthRetry(3, time.Minute), MaxReplayBody: keep, Base: api(func(string) bool { return false })}
+			req, _ := http.NewRequest("POST", host, io.NopCloser(strings.NewReader("body")))
+			begun := time.Now()
+			resp, err := rt.RoundTrip(req)
+			require.NoError(t, err)
+			require.Equal(t, 401, resp.StatusCode)
+			require.Zero(t, time.Since(begun))
+			require.Equal(t, 1, asked)
+		}
+	})
+}
+
 // failsLater has one token and then an error, or next.
 type failsLater struct {
 	n    atomic.Int32

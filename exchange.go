@@ -131,6 +131,12 @@ func keepBound(n int64) int64 {
 	return n
 }
 
+// lost reports whether req's body can't be had again whatever is tried, so that
+// a wait before would be in vain. x may be nil.
+func (x *exchange) lost(req *http.Request) bool {
+	return oneShot(req) && (x == nil || x.body.Lost())
+}
+
 // again returns a body for one more send of req, or false if there is none. x
 // may be nil.
 func (x *exchange) again(req *http.Request) (io.ReadCloser, bool) {

@@ -337,7 +337,7 @@ func (r *retryRun) next(x *exchange, req *http.Request, resp *http.Response, err
 	if r.sent >= r.RetryMax || over(req) {
 		return 0, false
 	}
-	if oneShot(req) && (x == nil || !x.body.Used() || x.body.Lost()) {
+	if x.lost(req) {
 		return 0, false
 	}
 	if !r.RetryNonIdempotent && !idempotent(req) && !undone(resp) {
