@@ -1,7 +1,12 @@
-# The checks of the repository. They need Go, git, make and a C compiler.
+# The checks of the repository. They need Go, git, make, a C compiler and
+# redis-server, which is installed if that can be done: as root, with apt.
 #
 #	make test                 everything that must pass
+#	make conformance          net/http's own tests, through the whole stack
+#	make chaos SEED=7         a minute in which everything goes wrong, judged
+#	make mutations            the same, with faults put into the code: each is noticed
 #	make fuzz FUZZTIME=1m     every fuzz target, one after another
+#	make nightly              the long forms of all of it
 #	make readme               write the Go blocks of the Markdown files anew
 #
 # Each part of test is a target of its own: make vet, make race, ...
@@ -9,8 +14,9 @@
 SHELL    := /bin/sh
 GO       := go
 FUZZTIME := 20s
+SEED     := 1
 
-PARTS := format vet staticcheck race allocs markdown promises
+PARTS := servers format vet staticcheck race allocs markdown promises
 
 # git lists what is committed and what will be. The option lets it work in a
 # clone that belongs to somebody else, as a mounted one does; make's wildcard
@@ -33,7 +39,7 @@ RUNS := $(CURDIR)/.cache/runs
 gotest = $(BIN)/gotestsum --format standard-quiet --hide-summary skipped \
 	--jsonfile "$(RUNS)/$(1)-$$(echo $$m | tr / -).json" --
 
-.PHONY: test fuzz readme tools $(PARTS)
+.PHONY: test conformance chaos mutations fuzz nightly readme tools $(PARTS)
 .NOTPARALLEL:
 
 test:
@@ -45,6 +51,19 @@ test:
 		echo "== $$part: $$(($$(date +%s) - start)) s"; \
 	done; \
 	echo "== all of $(words $(MODULES)) modules passed in $$(($$(date +%s) - begin)) s"
+
+# Without a policy that says no, Debian starts what it installs; the tests start
+# servers of their own.
+servers:
+	@command -v redis-server >/dev/null && exit 0; \
+	if [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then \
+		echo "the tests need redis-server 7.0 or later: apt-get install redis-server"; exit 1; \
+	fi; \
+	policy=/usr/sbin/policy-rc.d; \
+	[ -e $$policy ] || { printf '#!/bin/sh\nexit 101\n' >$$policy; chmod +x $$policy; mine=$$policy; }; \
+	export DEBIAN_FRONTEND=noninteractive; \
+	apt-get update -qq && apt-get install -y -qq --no-install-recommends redis-server >/dev/null; \
+	status=$$?; [ -z "$$mine" ] || rm -f "$$mine"; exit $$status
 
 format:
 	@list=$$(gofmt -l $(GOFILES)) || exit 1; \
@@ -89,6 +108,26 @@ promises: tools
 
 readme: tools
 	@$(BIN)/readmecheck -w $(MARKDOWN)
+
+# Ours, one after another; the stack is part of .ci/run.
+WRAPS := auth retry logging reversed foreign options pipeline default-retry
+
+conformance:
+	@CONFORMANCE_CACHE=$(CURDIR)/.cache/conformance conformance/run.sh conformance/wraps/stack
+
+chaos:
+	@$(GO) run -C chaos . -seed $(SEED) -for 60s -requests 50000
+
+mutations:
+	@$(GO) run -C chaos ./mutate
+
+nightly: test conformance chaos mutations
+	@$(MAKE) --no-print-directory chaos SEED=$$(date +%s)
+	@CONFORMANCE_CACHE=$(CURDIR)/.cache/conformance conformance/run.sh $(WRAPS:%=conformance/wraps/%)
+	@$(MAKE) --no-print-directory fuzz FUZZTIME=5m
+	@for m in $(MODULES); do \
+		(cd $$m && $(GO) test -race -shuffle=on -count=3 -timeout=2h ./...) || exit 1; \
+	done
 
 fuzz:
 	@for m in $(MODULES); do ( \

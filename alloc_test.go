@@ -101,7 +101,14 @@ func TestAllocPipelineTokenLive(t *testing.T) {
 // Over the bare transport: 3 for the auth layer, whatever the body, and none
 // for a retry layer and a logging layer that is off.
 func TestAllocAuthTransport(t *testing.T) {
-	p := livePipeline(t, nil)
+	sealed, err := rf.NewEncryptedStorage(rf.NewMemoryStorage(), rf.EncryptionConfig{Keys: []rf.EncryptionKey{{ID: "1", Key: []byte(strings.Repeat("k", 32))}}})
+	require.NoError(t, err)
+	for name, storage := range map[string]rf.Storage{"its own memory": nil, "shared memory": rf.NewMemoryStorage(), "encrypted": sealed} {
+		t.Run(name, func(t *testing.T) { allocAuthTransport(t, livePipeline(t, storage)) })
+	}
+}
+
+func allocAuthTransport(t *testing.T, p *rf.Pipeline) {
 	for name, req := range requests(t) {
 		t.Run(name, func(t *testing.T) {
 			bare := allocs(t, &sink{}, req)

@@ -214,11 +214,15 @@ func (st *state) fly(ctx context.Context, s *step, w want) (*held, error) {
 	f := &fetch{state: st, step: s, want: w, born: st.born(ctx)}
 	ctx = context.WithValue(ctx, fetchKey{}, &fetchMark{st, s, f.born, outer})
 	ctx = withTally(ctx, nil) // what is sent from here on is no part of anyone's request
+	defer f.unlock(ctx)
 	for range rounds {
 		h, err := f.round(ctx)
 		if err != nil {
+			// Before the lock goes, so that the next process to get it
+			// finds the failure.
 			return nil, f.failed(ctx, err)
 		}
+		f.unlock(ctx)
 		if st.usable(s, h, w) {
 			return h, nil
 		}
@@ -246,7 +250,6 @@ func (f *fetch) round(ctx context.Context) (*held, error) {
 	if h := f.look(ctx); h != nil {
 		return h, nil
 	}
-	defer f.unlock(ctx)
 	if h, err := f.lock(ctx); h != nil || err != nil {
 		return h, err
 	}

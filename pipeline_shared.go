@@ -151,12 +151,16 @@ func (f *fetch) told(ctx context.Context) error {
 		return nil
 	}
 	now := time.Now()
-	f.mu.Lock()
-	ss := &f.steps[s.index]
-	ss.fails++
 	fail := &failure{
 		err:   &AuthError{Step: s.Name, StatusCode: peer.StatusCode, Code: peer.Code, Permanent: peer.Permanent, Err: errPeer},
 		until: now.Add(min(peer.Left, max(maxRetryAfter, f.p.cfg.MaxCoolDown))),
+	}
+	f.mu.Lock()
+	ss := &f.steps[s.index]
+	// The one remembered here, which the storage remembers for as much
+	// longer as a call of it takes, is not one more in a row.
+	if old := ss.failure; old == nil || fail.until.Sub(old.until) > f.p.cfg.StorageTimeout {
+		ss.fails++
 	}
 	ss.failure = fail
 	f.mu.Unlock()
