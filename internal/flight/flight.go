@@ -3,6 +3,7 @@ package flight
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http/httptrace"
@@ -135,6 +136,9 @@ func (e *PanicError) Error() string {
 
 // Format keeps the panic's value out of every verb.
 func (e *PanicError) Format(s fmt.State, verb rune) { fmt.Fprint(s, e.Error()) }
+
+// MarshalJSON keeps it out of JSON, for who logs each error of a chain.
+func (e *PanicError) MarshalJSON() ([]byte, error) { return json.Marshal(e.Error()) }
 
 // ErrGoexit is what a runtime.Goexit inside a call becomes.
 var ErrGoexit = errors.New("runtime.Goexit was called")

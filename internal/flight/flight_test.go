@@ -2,6 +2,7 @@ package flight
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -86,6 +87,9 @@ func TestPanicAndGoexitAreErrorsForAll(t *testing.T) {
 			for _, verb := range []string{"%v", "%+v", "%#v", "%q", "%s"} {
 				require.NotContains(t, fmt.Sprintf(verb, err), "s3cret")
 			}
+			text, err := json.Marshal([]error{err})
+			require.NoError(t, err)
+			require.NotContains(t, string(text), "s3cret")
 			v, err := f.Do(t.Context(), func(context.Context) (int, error) { return 1, nil })
 			require.NoError(t, err, "the next call works")
 			require.Equal(t, 1, v)

@@ -2,8 +2,11 @@ package redact
 
 import (
 	"errors"
+	"fmt"
+	"io"
 	"net/url"
 	"regexp"
+	"strconv"
 	"strings"
 )
 
@@ -49,8 +52,17 @@ type reworded struct {
 }
 
 func (e *reworded) Error() string        { return e.text }
-func (e *reworded) GoString() string     { return e.text } // %#v would print the fields of err
 func (e *reworded) Is(target error) bool { return errors.Is(e.err, target) }
+
+// Format writes the text for every verb: %#v, and any that doesn't fit a
+// string, would print the fields of err.
+func (e *reworded) Format(s fmt.State, verb rune) {
+	text := e.text
+	if verb == 'q' {
+		text = strconv.Quote(text)
+	}
+	io.WriteString(s, text)
+}
 
 func (e *reworded) As(target any) bool {
 	if !errors.As(e.err, target) {

@@ -256,3 +256,12 @@ func FuzzError(f *testing.F) {
 		}
 	})
 }
+
+func TestCausePrintsNothingButItsText(t *testing.T) {
+	err := Cause(fmt.Errorf("malformed header %q", "s3cret"))
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d", "%t", "%e"} {
+		if got := fmt.Sprintf(verb, err); strings.Contains(got, "s3cret") || !strings.Contains(got, "malformed header") {
+			t.Errorf("%s prints %s", verb, got)
+		}
+	}
+}
