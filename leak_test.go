@@ -274,12 +274,6 @@ func (s *pushing) Watch(ctx context.Context, keys []string, changed func(string)
 	return nil
 }
 
-func (s *pushing) setSilent(silent bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.silent = silent
-}
-
 // What one process revokes is dead in the others: within a second where the
 // storage pushes, within half a minute where it doesn't, and in neither case
 // does a request wait for it.
