@@ -320,7 +320,10 @@ func TestAuthRefusalGoesBackReadable(t *testing.T) {
 func TestAuthRefusedOneShotGoesBackAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		asked := 0
-		src := sourceFunc(func(context.Context) (*rf.Token, error) { asked++; return &rf.Token{AccessToken: fmt.Sprint(asked)}, nil })
+		src := sourceFunc(func(context.Context) (*rf.Token, error) {
+			asked++
+			return &rf.Token{AccessToken: fmt.Sprint(asked)}, nil
+		})
 		for _, keep := range []int64{-1, 3} {
 			asked = 0
 			rt := &rf.AuthTransport{Source: src, Origins: []string{host}, Retry: rf.SimpleAuthRetry(3, time.Minute), MaxReplayBody: keep, Base: api(func(string) bool { return false })}
