@@ -199,14 +199,14 @@ type state struct {
 
 // stepState is what this process knows of one step.
 type stepState struct {
-	mark    uint64   // low-water mark; never falls
-	top     uint64   // highest stamp ever seen
-	seen    uint64   // stamp of the record in the storage, when last looked
-	cur     *held    // the newest token known, live or not; nil: none
-	spent   uint64   // refresh tokens up to this stamp must not be sent again
-	failure *failure // the last fetch failed; nil: it didn't
-	fails   int      // failures in a row
-	blamed  bool     // blaming the parents last time changed nothing
+	mark    uint64    // low-water mark; never falls
+	top     uint64    // highest stamp ever seen
+	seen    uint64    // stamp of the record in the storage, when last looked
+	cur     *held     // the newest token known, live or not; nil: none
+	spent   uint64    // refresh tokens up to this stamp must not be sent again
+	failure *failure  // the last fetch failed; nil: it didn't
+	fails   int       // failures in a row
+	futile  time.Time // when blaming the parents changed nothing
 }
 
 // held is a token with what decides about its life. Immutable but for next.

@@ -22,6 +22,9 @@ import (
 // asks for more is asked again by a later flight.
 const maxTryWait = 5 * time.Second
 
+// blameEvery is how often the parents of a step are blamed in vain.
+const blameEvery = 5 * time.Minute
+
 // suspect is a parent token that the auth server refused.
 type suspect struct {
 	step  *step
@@ -139,17 +142,17 @@ func (f *fetch) blame(ctx context.Context, parents []*held, err error) bool {
 	f.mu.Lock()
 	ss := &f.steps[f.step.index]
 	if f.blamed {
-		ss.blamed = true
+		ss.futile = time.Now()
 		f.mu.Unlock()
 		return false
 	}
-	// If newer parents changed nothing last time, only a parent that has
+	// If newer parents changed nothing a while ago, only a parent that has
 	// worked since is under suspicion: else a wrong password would be
-	// sent twice in each flight. An auth server that says what was wrong
-	// (RFC 6750 §3.1) means the parent: one that was revoked before it
-	// ever worked is replaced, too, or the step would be lost until that
-	// parent expires.
-	futile := ss.blamed && auth.Code != "invalid_token" && !slices.ContainsFunc(parents, func(h *held) bool { return h.tok.prov.accepted.Load() })
+	// sent twice in each flight. Only for a while, because a parent that
+	// was revoked before it ever worked would be the end of the step
+	// until it expires. And an auth server that says what was wrong
+	// (RFC 6750 §3.1) means the parent.
+	futile := time.Since(ss.futile) < blameEvery && auth.Code != "invalid_token" && !slices.ContainsFunc(parents, func(h *held) bool { return h.tok.prov.accepted.Load() })
 	f.mu.Unlock()
 	if futile {
 		return false
@@ -184,7 +187,7 @@ func (f *fetch) trust(parents []*held) {
 		h.tok.prov.accepted.Store(true)
 	}
 	f.mu.Lock()
-	f.steps[f.step.index].blamed = false
+	f.steps[f.step.index].futile = time.Time{}
 	f.mu.Unlock()
 }
 

@@ -39,10 +39,11 @@ func TestTheSameSeedMakesTheSamePlan(t *testing.T) {
 		}
 		return b.String()
 	}
-	if once, again := text(3), text(3); once != again {
+	three, again, four := text(3), text(3), text(4)
+	if three != again {
 		t.Error("one seed, two plans")
 	}
-	if text(3) == text(4) {
+	if three == four {
 		t.Error("two seeds, one plan")
 	}
 }

@@ -128,7 +128,7 @@ func (p *plan) refusals(r *rand.Rand) {
 	if p.last >= 40*time.Second {
 		p.add(event{at: p.last/3 + between(r, 0, time.Second), kind: refuse, server: r.IntN(servers), lasts: 1500 * time.Millisecond})
 	}
-	p.add(event{at: max(p.last*3/4, p.last-5*time.Second) + between(r, 0, time.Second/4), kind: refuse, server: -1, lasts: 1500 * time.Millisecond})
+	p.add(event{at: max(p.last*3/4, p.last-3500*time.Millisecond) + between(r, 0, time.Second/4), kind: refuse, server: -1, lasts: 1500 * time.Millisecond})
 }
 
 // quiet reports whether revocations had better wait: an API that refuses
@@ -173,7 +173,7 @@ func (p *plan) authFaults(r *rand.Rand) {
 		k := kinds[order[n%len(order)]]
 		n++
 		step := pick(r, stepNames...)
-		k.fault.Times = pick(r, 1, 1, 2, 4) // a fetch takes three tries
+		k.fault.Times = pick(r, 1, 1, 1, 2, 2, 4) // a fetch has three tries
 		p.add(event{at: at, kind: auth, step: step, fault: k.fault, what: fmt.Sprintf("%s x %d", k.what, k.fault.Times), lasts: 2 * time.Second})
 		p.add(event{at: at + time.Millisecond, kind: revoke, step: step})
 	}
