@@ -117,11 +117,14 @@ func (t Token) String() string {
 	return b.String() + ")"
 }
 
-// plainType reports whether t's type looks like one. It is the server's word,
-// which may be a secret if TypeField is mistaken.
+// plainType reports whether t's type is one that everybody knows. Any other is
+// the server's word, and may be a secret if TypeField is mistaken.
 func plainType(t *Token) bool {
-	return t.TokenType == "" ||
-		len(t.TokenType) <= 16 && isHTTPToken(t.TokenType) && t.TokenType != t.AccessToken && t.TokenType != t.RefreshToken
+	switch t.Type() {
+	case "Bearer", "Basic", "MAC", "DPoP":
+		return true
+	}
+	return false
 }
 
 // Format prints String for every verb.
