@@ -98,14 +98,9 @@ func (f *fetch) inherit(err error) error {
 	return err
 }
 
-// worked forgets the failures of s and those that others have from it. The
-// caller holds mu.
+// worked forgets the failures of s. What others have inherited from it is due
+// at the same time, and so is past. The caller holds mu.
 func (st *state) worked(s *step) {
-	for i := range st.steps {
-		if f := st.steps[i].failure; f != nil && f.err.Step == s.Name {
-			st.steps[i].failure = nil
-		}
-	}
 	st.steps[s.index].failure = nil
 	st.steps[s.index].fails = 0
 }

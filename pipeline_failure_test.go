@@ -1,0 +1,174 @@
+// What is remembered of a failure, and who is blamed for a step's.
+
+package requestforge_test
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	rf "github.com/requestforge/requestforge"
+)
+
+// failsFor is the cool-down that p's Token reports.
+func failsFor(t *testing.T, p *rf.Pipeline) time.Duration {
+	t.Helper()
+	_, err := p.Token(t.Context())
+	var auth *rf.AuthError
+	require.ErrorAs(t, err, &auth)
+	return auth.RetryAfter
+}
+
+// An auth server can ask for a longer cool-down, within reason.
+func TestPipelineRetryAfterIsCapped(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLogin()
+		l.failing("user", func(int) error { return &rf.AuthError{StatusCode: 429, RetryAfter: 24 * time.Hour} })
+		p := pipeline(t, rf.PipelineConfig{Steps: []rf.Step{l.step("user")}})
+		require.Equal(t, 5*time.Minute, failsFor(t, p))
+		require.Equal(t, 1, l.fetches("user"))
+	})
+}
+
+// A success ends a row of failures.
+func TestPipelineCoolDownStartsOverAfterASuccess(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLogin()
+		bad := func(int) error { return &rf.AuthError{StatusCode: 400} }
+		p := pipeline(t, rf.PipelineConfig{Steps: []rf.Step{l.step("user")}})
+		for range 2 {
+			l.failing("user", bad)
+			for _, want := range []time.Duration{1, 2, 4} {
+				require.Equal(t, want*time.Second, failsFor(t, p))
+				time.Sleep(want * time.Second)
+			}
+			l.failing("user", nil)
+			mustToken(t, p)
+			require.NoError(t, p.InvalidateStep(t.Context(), "user"))
+		}
+	})
+}
+
+// While a parent cools down its children's callers fail at once, without a
+// look into the storage or at the lock.
+func TestPipelineParentsFailureIsRememberedForItsChildren(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLogin()
+		l.failing("device", func(int) error { return &rf.AuthError{StatusCode: 400} })
+		var calls atomic.Int32
+		storage := &faulty{MemoryStorage: rf.NewMemoryStorage(), before: func(string) error { calls.Add(1); return nil }}
+		p := pipeline(t, rf.PipelineConfig{Steps: l.chain(), Storage: storage, CoolDown: time.Minute, MaxCoolDown: time.Minute})
+		require.Equal(t, time.Minute, failsFor(t, p))
+		synctest.Wait()
+		before := calls.Load()
+		for range 59 {
+			time.Sleep(time.Second)
+			failsFor(t, p)
+		}
+		require.Equal(t, before, calls.Load())
+		l.failing("device", nil)
+		time.Sleep(time.Second)
+		mustToken(t, p)
+	})
+}
+
+// A refresh token isn't sent a second time once the lock is lost, though the
+// server asked for it.
+func TestPipelineLeaseLostBetweenTriesEndsTheRefresh(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		lost := make(chan struct{})
+		r := &rotating{refuse: func(int) error {
+			close(lost)
+			return &rf.AuthError{StatusCode: 503}
+		}}
+		storage := &faulty{MemoryStorage: rf.NewMemoryStorage()}
+		storage.lock = func() (rf.Lease, bool, error) {
+			l, ok, err := storage.MemoryStorage.TryLock(context.Background(), "requestforge:user")
+			return &losing{l, lost}, ok, err
+		}
+		p := pipeline(t, rf.PipelineConfig{Steps: []rf.Step{r.step()}, Storage: storage, RefreshAhead: -1})
+		mustToken(t, p)
+		time.Sleep(2 * time.Hour)
+		failsFor(t, p)
+		require.Equal(t, 1, r.refreshs)
+	})
+}
+
+// losing is a lease that can be lost.
+type losing struct {
+	rf.Lease
+	lost chan struct{}
+}
+
+func (l *losing) Done() <-chan struct{} { return l.lost }
+
+// A parent that the auth server refuses with 401 or 403 is invalidated once
+// its successor has worked: for every process. If that is refused as well, it
+// wasn't the parent, and nothing is invalidated.
+func TestPipelineRefusedParentIsInvalidatedOnceAnotherHasWorked(t *testing.T) {
+	for _, status := range []int{401, 403} {
+		synctest.Test(t, func(t *testing.T) {
+			l := newLogin()
+			l.life["user"] = time.Hour
+			refused := map[string]bool{"app-1": true}
+			steps := l.chain()
+			user := steps[2].Fetcher
+			steps[2].Fetcher = rf.FetcherFunc(func(ctx context.Context, in rf.Input) (*rf.Token, error) {
+				if refused[in.Parents["app"].AccessToken] {
+					return nil, &rf.AuthError{StatusCode: status}
+				}
+				return user.Fetch(ctx, in)
+			})
+			storage := rf.NewMemoryStorage()
+			p := pipeline(t, rf.PipelineConfig{Steps: steps, Storage: storage, RefreshAhead: -1})
+			mark := func() uint64 {
+				entries, err := storage.Load(t.Context(), "requestforge:app")
+				require.NoError(t, err)
+				return entries[0].Mark
+			}
+			require.Equal(t, " app-2", mustToken(t, p).Extra["from"])
+			require.EqualValues(t, 1, mark())
+			require.EqualValues(t, 1, p.Stats().Invalidations)
+
+			refused["app-2"], refused["app-3"] = true, true
+			time.Sleep(2 * time.Hour)
+			failsFor(t, p)
+			require.Equal(t, 3, l.fetches("app"))
+			require.EqualValues(t, 1, mark(), "a bad day of the auth server")
+			require.EqualValues(t, 1, p.Stats().Invalidations)
+		})
+	}
+}
+
+// Refresh joins a fetch that is under way, but doesn't take what it brings for
+// new if it was made from what was there before.
+func TestPipelineRefreshIsNotServedByAnEarlierFetch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLogin()
+		p := pipeline(t, rf.PipelineConfig{Steps: l.chain()})
+		go p.Token(context.Background())
+		time.Sleep(2*time.Second + time.Second/2) // user-1 is being made from app-1
+		tok, err := p.Refresh(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, " app-2", tok.Extra["from"])
+		require.Equal(t, 2, l.fetches("device"))
+	})
+}
+
+// A logout forgets failures, too: the next login may be somebody else's.
+func TestPipelineForgetWhileCoolingDownTriesAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLogin()
+		l.failing("user", func(int) error { return errors.New("wrong password") })
+		p := pipeline(t, rf.PipelineConfig{Steps: []rf.Step{l.step("user")}})
+		failsFor(t, p)
+		l.failing("user", nil)
+		require.NoError(t, p.Forget(t.Context()))
+		mustToken(t, p)
+	})
+}
