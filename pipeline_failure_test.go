@@ -172,3 +172,62 @@ func TestPipelineForgetWhileCoolingDownTriesAtOnce(t *testing.T) {
 		mustToken(t, p)
 	})
 }
+
+// A parent's token with which the auth server has given out another one was
+// accepted: a refusal of it is a revocation, and no parent's fault.
+func TestPipelineTokenThatMadeAnotherWasAccepted(t *testing.T) {
+	l := newLogin()
+	l.takes = 0
+	steps := l.chain()
+	var app *rf.Token
+	user := steps[2].Fetcher
+	steps[2].Fetcher = rf.FetcherFunc(func(ctx context.Context, in rf.Input) (*rf.Token, error) {
+		app = in.Parents["app"]
+		return user.Fetch(ctx, in)
+	})
+	p := pipeline(t, rf.PipelineConfig{Steps: steps})
+	mustToken(t, p)
+	require.NoError(t, p.Invalidate(t.Context(), app))
+	require.Equal(t, " app-2", mustToken(t, p).Extra["from"])
+	require.Equal(t, 1, l.fetches("device"))
+}
+
+// Even a crash, which nobody remembers, is no reason to begin a renewal with
+// each request.
+func TestPipelineCrashAheadOfExpiryIsSpaced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLogin()
+		l.takes = 0
+		l.life["user"] = time.Hour
+		p := pipeline(t, rf.PipelineConfig{Steps: []rf.Step{l.step("user")}})
+		mustToken(t, p)
+		l.failing("user", func(int) error { panic("a bug") })
+		time.Sleep(58 * time.Minute)
+		for range 1000 {
+			require.Equal(t, "user-1", mustToken(t, p).AccessToken)
+			synctest.Wait()
+		}
+		require.Equal(t, 2, l.fetches("user"))
+		time.Sleep(time.Second)
+		mustToken(t, p)
+		synctest.Wait()
+		require.Equal(t, 3, l.fetches("user"))
+	})
+}
+
+// A lock that comes too late for its flight is let go, not held for ever.
+func TestPipelineLockThatComesLateIsLetGo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLogin()
+		storage := &faulty{MemoryStorage: rf.NewMemoryStorage()}
+		storage.lock = func() (rf.Lease, bool, error) {
+			time.Sleep(300 * time.Millisecond)
+			return storage.MemoryStorage.TryLock(context.Background(), "requestforge:user")
+		}
+		mustToken(t, pipeline(t, rf.PipelineConfig{Steps: []rf.Step{l.step("user")}, Storage: storage}))
+		synctest.Wait()
+		_, free, err := storage.MemoryStorage.TryLock(t.Context(), "requestforge:user")
+		require.NoError(t, err)
+		require.True(t, free)
+	})
+}

@@ -92,6 +92,19 @@ func TestAuthReplayThatFailsGivesNothingBack(t *testing.T) {
 	})
 }
 
+// A server that breaks has not accepted the token.
+func TestAuthErrorOfTheServerIsNoAcceptance(t *testing.T) {
+	for code, want := range map[int]string{200: "1 2", 404: "2 2", 500: "2 2"} {
+		l := newLogin()
+		l.takes = 0
+		p := pipeline(t, rf.PipelineConfig{Steps: []rf.Step{l.step("app"), l.step("user", "app")}})
+		get(t, &rf.AuthTransport{Source: p, Origins: []string{host}, Base: status(func() int { return code })}, host)
+		require.NoError(t, p.Invalidate(t.Context(), mustToken(t, p)))
+		mustToken(t, p)
+		require.Equal(t, want, fmt.Sprint(l.fetches("app"), " ", l.fetches("user")), code)
+	}
+}
+
 // A token is handed out until the skew before its expiry, and not at it.
 func TestPipelineTokenIsHandedOutToTheSkewAndNotAtIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
