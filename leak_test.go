@@ -180,7 +180,7 @@ func TestNothingStaysBehind(t *testing.T) {
 	var served atomic.Int32
 	for w := range 16 {
 		wg.Go(func() {
-			for i := range 200 {
+			for i := range 625 { // 10,000 in all
 				n := now.Add(1)
 				ctx, cancel := context.WithTimeout(context.Background(), time.Duration(rand.N(100))*time.Millisecond)
 				var sent io.Reader
