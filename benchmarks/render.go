@@ -1,0 +1,163 @@
+// From the samples to RESULTS.md. Nothing here measures anything or looks at
+// a clock, so that the same samples make the same page.
+
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// render writes RESULTS.md and the charts.
+func render(all []sampleFile, dir string) error {
+	if err := drawCharts(all, filepath.Join(dir, "charts")); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, "RESULTS.md"), []byte(results(all)), 0o644)
+}
+
+// labels are what the pages call the candidates.
+var labels = map[string]string{
+	bare:          "bare transport",
+	copied:        "(a copy of the request)",
+	recorded:      "(a log record)",
+	xoauth2:       "x/oauth2",
+	retryable:     "go-retryablehttp",
+	assembled:     "slog + go-retryablehttp + x/oauth2",
+	cloud:         "cloud.google.com/go/auth",
+	failsafe:      "failsafe-go + x/oauth2",
+	azure:         "azcore",
+	smithy:        "smithy-go",
+	openstack:     "gophercloud",
+	oras:          "oras-go",
+	authLayer:     "requestforge, auth alone",
+	stack:         "requestforge, whole stack",
+	stackUnlogged: "requestforge, without a logger",
+	shared:        "requestforge, whole stack with Redis",
+}
+
+// A view is what is shown of a case.
+type view struct {
+	name   string
+	text   string // what happens in it
+	peer   string // to whom times are compared
+	counts []column
+}
+
+type column struct{ head, unit string }
+
+var (
+	allocColumn = column{"allocations", allocations}
+	bytesColumn = column{"bytes", bytesUsed}
+)
+
+var views = []view{
+	{liveOff + "serial", "Logging off; the response is made in the process; one caller.", xoauth2, []column{allocColumn, bytesColumn}},
+	{liveOff + "parallel", "The same, with a caller on each core.", xoauth2, []column{allocColumn, bytesColumn}},
+	{liveJSON + "serial", "One JSON record a request, written nowhere; one caller.", assembled, []column{allocColumn, bytesColumn}},
+	{liveJSON + "parallel", "The same, with a caller on each core.", assembled, []column{allocColumn, bytesColumn}},
+	{liveLoopback + "serial", "Logging off, over a kept-alive connection to a server on loopback; one caller. Allocations include the server's.", bare, []column{allocColumn, bytesColumn}},
+	{liveLoopback + "parallel", "The same, with a caller on each core.", bare, []column{allocColumn, bytesColumn}},
+	{"ColdHerd/steps=1", "1,000 callers at once, no token yet, an auth server that takes 20 ms.", xoauth2, []column{{"fetches", "fetches"}}},
+	{"ColdHerd/steps=3", "The same, with a login of three steps that need each other.", xoauth2, []column{{"fetches", "fetches"}}},
+	{"FailingAuthServer/waves=3", "An auth server that answers 503 after 1 ms, and three waves of 1,000 callers. The time is that of the three waves, and includes the pauses between the tries of a fetch.", xoauth2, []column{{"fetches", "fetches"}}},
+	{"LateRefusals", "200 requests in flight with one token, which is revoked; their refusals arrive one by one.", "", []column{{"fetches", "refetches"}, {"good answers", "ok-answers"}}},
+	{"Deadline/server=500ms", "A caller with a deadline of 50 ms, while another one's fetch takes 500 ms: when it returns.", "", []column{{"fetches", "fetches"}}},
+	{"LargeBody/getbody=yes", "A PUT of 64 MiB to a server on loopback, with `GetBody`. Allocations include the server's.", bare, []column{bytesColumn}},
+	{"LargeBody/getbody=no", "The same, without `GetBody`.", bare, []column{bytesColumn}},
+	{"ColdLogin/shape=chain", fmt.Sprintf("Three steps, each of which needs the one before and takes the auth server %v. The sum is %v, and so is the critical path.", stepTime, chainSum), xoauth2, []column{{"fetches", "fetches"}}},
+	{"ColdLogin/shape=diamond", fmt.Sprintf("Four steps, the two in the middle independent of each other. The sum is %v, the critical path %v.", diamondSum, criticalPath), xoauth2, []column{{"fetches", "fetches"}}},
+	{"ColdProcesses", "50 processes that all need the tokens of a login of three steps, 20 ms each.", alone, []column{{"fetches", "fetches"}}},
+}
+
+// results is RESULTS.md.
+func results(all []sampleFile) string {
+	var b strings.Builder
+	b.WriteString("# Results\n\nWritten by `go run .` from the files in [samples](samples); [README.md](README.md) says how they are measured.\n")
+	b.WriteString("Medians and their 95 % intervals; a ratio is taken in each round and then summarised.\n\n")
+	fmt.Fprintf(&b, "## Goals\n\n%s\n", verdicts(all))
+	fmt.Fprintf(&b, "## Charts\n\n%s\n", pictures("charts"))
+	for _, f := range all {
+		fmt.Fprintf(&b, "## %s\n\n%s\n\n", f.suite.title, f.origin())
+		for _, c := range f.cases {
+			i := slices.IndexFunc(views, func(v view) bool { return v.name == c.name })
+			if i >= 0 {
+				views[i].write(&b, c)
+			}
+		}
+	}
+	b.WriteString("## Versions\n\n")
+	for _, m := range moduleList(all) {
+		fmt.Fprintf(&b, "- %s\n", m)
+	}
+	return b.String()
+}
+
+// origin says where the samples are from.
+func (f sampleFile) origin() string {
+	rounds := 0
+	for _, c := range f.cases {
+		rounds = max(rounds, len(c.values(c.impls[0], seconds)))
+	}
+	return fmt.Sprintf("%s, up to %d rounds, %s, %s cores of %s, %s/%s.", f.config["date"], rounds, f.config["go"],
+		f.config["gomaxprocs"], f.config["cpu"], f.config["goos"], f.config["goarch"])
+}
+
+func moduleList(all []sampleFile) []string {
+	var list []string
+	for _, f := range all {
+		for m := range strings.FieldsSeq(f.config["modules"]) {
+			path, version, _ := strings.Cut(m, "@")
+			list = append(list, path+" "+version)
+		}
+	}
+	slices.Sort(list)
+	return slices.Compact(list)
+}
+
+// write writes the table of a case.
+func (v view) write(b *strings.Builder, c *sampledCase) {
+	fmt.Fprintf(b, "### %s\n\n%s\n\n", v.name, v.text)
+	b.WriteString("| | time | 95 % interval |")
+	rule := "|---|---|---|"
+	if v.peer != "" {
+		fmt.Fprintf(b, " to %s | 95 %% interval |", labels[v.peer])
+		rule += "---|---|"
+	}
+	for _, col := range v.counts {
+		fmt.Fprintf(b, " %s |", col.head)
+		rule += "---|"
+	}
+	fmt.Fprintf(b, "\n%s\n", rule)
+	for _, impl := range c.impls {
+		times := c.values(impl, seconds)
+		s := summarize(times)
+		fmt.Fprintf(b, "| %s | %s | %s |", labels[impl], formatTime(s.Center), interval(s, formatTime))
+		if v.peer != "" {
+			r := summarize(pairs(times, c.values(v.peer, seconds), func(a, b float64) float64 { return a / b }))
+			two := func(x float64) string { return fmt.Sprintf("%.2f", x) }
+			fmt.Fprintf(b, " %s | %s |", two(r.Center), interval(r, two))
+		}
+		for _, col := range v.counts {
+			fmt.Fprintf(b, " %s |", formatRange(c.values(impl, col.unit), col.unit))
+		}
+		b.WriteString("\n")
+	}
+	b.WriteString("\n")
+}
+
+// formatRange is the median of counts and, where they differ, their interval.
+func formatRange(values []float64, unit string) string {
+	format := func(v float64) string { return formatValue(v, unit) }
+	s := summarize(values)
+	text := format(s.Center)
+	if len(values) > 1 && unit != bytesUsed && unit != allocations {
+		if i := interval(s, format); i != "" {
+			text += " (" + i + ")"
+		}
+	}
+	return text
+}
