@@ -196,7 +196,7 @@ func interval(s benchmath.Summary, format func(float64) string) string {
 	case math.IsInf(s.Lo, 0) || math.IsInf(s.Hi, 0):
 		return "too few rounds"
 	case lo == hi:
-		return "" // the same in each round
+		return lo
 	}
 	return lo + " to " + hi
 }

@@ -29,17 +29,18 @@ func main() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if err := command(ctx, os.Args[1:], os.Stdout); err != nil && !errors.Is(err, flag.ErrHelp) {
+	if err := command(ctx, os.Args[1:], os.Stdout, os.Stderr); err != nil && !errors.Is(err, flag.ErrHelp) {
 		log.Fatal("benchmarks: ", err)
 	}
 }
 
-func command(ctx context.Context, args []string, out io.Writer) error {
+func command(ctx context.Context, args []string, out, progress io.Writer) error {
 	flags := flag.NewFlagSet("benchmarks", flag.ContinueOnError)
+	flags.SetOutput(progress)
 	rounds := flags.Int("rounds", 20, "how often each candidate is measured")
-	cases := flags.String("cases", "", "a regular expression: only the cases whose name it matches")
-	quick := flags.Bool("quick", false, "one round of a few iterations and callers, to see that everything works")
-	dir := flags.String("out", ".", "where samples, charts and RESULTS.md go")
+	cases := flags.String("cases", "", "a `regexp`: only the cases whose name it matches; the samples of others stay")
+	quick := flags.Bool("quick", false, "one round of a few iterations and callers, to see that everything works; keeps nothing unless -out is given")
+	dir := flags.String("out", ".", "the `directory` of samples, charts and RESULTS.md")
 	draw := flags.Bool("render", false, "measure nothing, and draw charts and RESULTS.md from the samples that are there")
 	check := flags.Bool("check", false, "fail if a goal that isn't a stretch goal is missed")
 	fragment := flags.Bool("summary", false, "print the part of RESULTS.md that the README of the repository shows")
@@ -50,12 +51,18 @@ func command(ctx context.Context, args []string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
+	if *quick && *dir == "." {
+		if *dir, err = os.MkdirTemp("", "benchmarks-"); err != nil {
+			return err
+		}
+		defer os.RemoveAll(*dir)
+	}
 	if !*draw {
-		s := scale{rounds: *rounds, callers: 1000, refusals: 200, processes: 50, body: 64 << 20, budget: 30 * time.Millisecond}
+		s := scale{rounds: *rounds, callers: 1000, refusals: 200, processes: 50, body: 64 << 20, budget: 50 * time.Millisecond}
 		if *quick {
 			s = tiny
 		}
-		if err := measure(ctx, s, only, *dir, os.Stderr); err != nil {
+		if err := measure(ctx, s, only, *dir, progress); err != nil {
 			return err
 		}
 	}
@@ -68,7 +75,7 @@ func command(ctx context.Context, args []string, out io.Writer) error {
 	}
 	text := verdicts(found)
 	if *fragment {
-		text = summary(found)
+		text = summary(found, "benchmarks/charts")
 	}
 	if _, err := io.WriteString(out, text); err != nil {
 		return err

@@ -10,7 +10,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
+	"math"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -80,7 +82,8 @@ type suite struct {
 }
 
 // measure runs the cases whose name matches, and writes their samples. A file
-// is written once all of its cases are done.
+// is written once all of its cases are done; those that don't match keep what
+// is there.
 func measure(ctx context.Context, s scale, only *regexp.Regexp, dir string, progress io.Writer) error {
 	dir = filepath.Join(dir, "samples")
 	if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -88,23 +91,37 @@ func measure(ctx context.Context, s scale, only *regexp.Regexp, dir string, prog
 	}
 	matched := false
 	for _, suite := range suites {
+		path := filepath.Join(dir, suite.file)
+		old, err := readResults(path)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
 		var file bytes.Buffer
 		w := benchfmt.NewWriter(&file)
+		fresh := false
 		for _, b := range suite.benchmarks {
 			if !only.MatchString(b.name) {
+				for _, r := range old {
+					if strings.HasPrefix(r.Name.String(), b.name+implKey) {
+						if err := w.Write(r); err != nil {
+							return err
+						}
+					}
+				}
 				continue
 			}
-			matched = true
+			fresh = true
 			start := time.Now()
 			if err := b.measure(ctx, s, w); err != nil {
 				return fmt.Errorf("%s: %w", b.name, err)
 			}
 			fmt.Fprintf(progress, "%s: %.1f s\n", b.name, time.Since(start).Seconds())
 		}
-		if file.Len() == 0 {
+		if !fresh {
 			continue
 		}
-		if err := os.WriteFile(filepath.Join(dir, suite.file), file.Bytes(), 0o644); err != nil {
+		matched = true
+		if err := os.WriteFile(path, file.Bytes(), 0o644); err != nil {
 			return err
 		}
 	}
@@ -147,6 +164,9 @@ func (b benchmark) measure(ctx context.Context, s scale, w *benchfmt.Writer) err
 				if err := ctx.Err(); err != nil {
 					return err
 				}
+				if !b.timed {
+					runtime.GC() // of what the one before has left
+				}
 				if err := samples[i].add(cands[i], iterations[i]); err != nil {
 					return fmt.Errorf("%s: %w", cands[i].impl, err)
 				}
@@ -155,7 +175,7 @@ func (b benchmark) measure(ctx context.Context, s scale, w *benchfmt.Writer) err
 		for i, c := range cands {
 			err := w.Write(&benchfmt.Result{
 				Config: config,
-				Name:   benchfmt.Name(b.name + "/impl=" + c.impl),
+				Name:   benchfmt.Name(b.name + implKey + c.impl),
 				Iters:  samples[i].iterations,
 				Values: samples[i].values(),
 			})
@@ -177,16 +197,19 @@ func calibrate(c candidate, budget time.Duration) (int, error) {
 	if budget == 0 {
 		return 10, nil
 	}
-	for n := 1; ; {
-		start := time.Now()
-		if _, err := c.run(n); err != nil {
-			return 0, err
+	for n := 1; ; n *= 4 {
+		// The fastest of some, since a pause of the machine isn't c's.
+		took := time.Duration(math.MaxInt64)
+		for range 5 {
+			start := time.Now()
+			if _, err := c.run(n); err != nil {
+				return 0, err
+			}
+			took = min(took, time.Since(start))
 		}
-		took := max(time.Since(start), 1)
-		if took >= budget/4 {
+		if took >= budget/8 {
 			return max(1, int(float64(n)*float64(budget)/float64(took))), nil
 		}
-		n = min(100*n, 1+int(1.2*float64(n)*float64(budget)/float64(took)))
 	}
 }
 
@@ -198,10 +221,11 @@ type sample struct {
 	counted       counts
 }
 
-// add runs c. What others have left behind is collected before, not meanwhile.
+// add runs c. In a timed case the garbage collector comes when it likes, as in a
+// program; a collection before each run would spare those that allocate less
+// than what makes it come.
 func (s *sample) add(c candidate, n int) error {
 	var before, after runtime.MemStats
-	runtime.GC()
 	runtime.ReadMemStats(&before)
 	start := time.Now()
 	counted, err := c.run(n)

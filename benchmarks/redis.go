@@ -32,7 +32,7 @@ var redisCases = suite{
 // the processes share.
 const (
 	shared = "stack+redis"
-	alone  = "stack"
+	alone  = "stack+nothing"
 )
 
 // replicaVariable is in the environment of a process that is to be one of

@@ -36,7 +36,8 @@ var labels = map[string]string{
 	authLayer:     "requestforge, auth alone",
 	stack:         "requestforge, whole stack",
 	stackUnlogged: "requestforge, without a logger",
-	shared:        "requestforge, whole stack with Redis",
+	shared:        "requestforge, sharing a Redis",
+	alone:         "requestforge, each on its own",
 }
 
 // A view is what is shown of a case.
@@ -73,20 +74,32 @@ var views = []view{
 	{"ColdProcesses", "50 processes that all need the tokens of a login of three steps, 20 ms each.", alone, []column{{"fetches", "fetches"}}},
 }
 
+// viewOf returns the view of a case, or nil.
+func viewOf(name string) *view {
+	for i := range views {
+		if views[i].name == name {
+			return &views[i]
+		}
+	}
+	return nil
+}
+
 // results is RESULTS.md.
 func results(all []sampleFile) string {
 	var b strings.Builder
 	b.WriteString("# Results\n\nWritten by `go run .` from the files in [samples](samples); [README.md](README.md) says how they are measured.\n")
 	b.WriteString("Medians and their 95 % intervals; a ratio is taken in each round and then summarised.\n\n")
-	fmt.Fprintf(&b, "## Goals\n\n%s\n", verdicts(all))
-	fmt.Fprintf(&b, "## Charts\n\n%s\n", pictures("charts"))
+	fmt.Fprintf(&b, "## In short\n\n%s\n", summary(all, "charts"))
+	fmt.Fprintf(&b, "## Goals\n\nA goal is met if the whole interval is within its bounds.\n\n%s\n", verdicts(all))
 	for _, f := range all {
-		fmt.Fprintf(&b, "## %s\n\n%s\n\n", f.suite.title, f.origin())
+		fmt.Fprintf(&b, "## %s\n\n", f.suite.title)
+		said := ""
 		for _, c := range f.cases {
-			i := slices.IndexFunc(views, func(v view) bool { return v.name == c.name })
-			if i >= 0 {
-				views[i].write(&b, c)
+			if o := c.origin(); o != said {
+				fmt.Fprintf(&b, "%s\n\n", o)
+				said = o
 			}
+			viewOf(c.name).write(&b, c)
 		}
 	}
 	b.WriteString("## Versions\n\n")
@@ -97,21 +110,19 @@ func results(all []sampleFile) string {
 }
 
 // origin says where the samples are from.
-func (f sampleFile) origin() string {
-	rounds := 0
-	for _, c := range f.cases {
-		rounds = max(rounds, len(c.values(c.impls[0], seconds)))
-	}
-	return fmt.Sprintf("%s, up to %d rounds, %s, %s cores of %s, %s/%s.", f.config["date"], rounds, f.config["go"],
-		f.config["gomaxprocs"], f.config["cpu"], f.config["goos"], f.config["goarch"])
+func (c *sampledCase) origin() string {
+	return fmt.Sprintf("%d rounds, %s, %s, %s cores of %s, %s/%s.", len(c.values(c.impls[0], seconds)), c.config["date"],
+		c.config["go"], c.config["gomaxprocs"], c.config["cpu"], c.config["goos"], c.config["goarch"])
 }
 
 func moduleList(all []sampleFile) []string {
 	var list []string
 	for _, f := range all {
-		for m := range strings.FieldsSeq(f.config["modules"]) {
-			path, version, _ := strings.Cut(m, "@")
-			list = append(list, path+" "+version)
+		for _, c := range f.cases {
+			for m := range strings.FieldsSeq(c.config["modules"]) {
+				path, version, _ := strings.Cut(m, "@")
+				list = append(list, path+" "+version)
+			}
 		}
 	}
 	slices.Sort(list)
@@ -119,7 +130,7 @@ func moduleList(all []sampleFile) []string {
 }
 
 // write writes the table of a case.
-func (v view) write(b *strings.Builder, c *sampledCase) {
+func (v *view) write(b *strings.Builder, c *sampledCase) {
 	fmt.Fprintf(b, "### %s\n\n%s\n\n", v.name, v.text)
 	b.WriteString("| | time | 95 % interval |")
 	rule := "|---|---|---|"
@@ -155,7 +166,7 @@ func formatRange(values []float64, unit string) string {
 	s := summarize(values)
 	text := format(s.Center)
 	if len(values) > 1 && unit != bytesUsed && unit != allocations {
-		if i := interval(s, format); i != "" {
+		if i := interval(s, format); i != text {
 			text += " (" + i + ")"
 		}
 	}

@@ -15,16 +15,16 @@ import (
 
 // A sampleFile is what was measured for one suite.
 type sampleFile struct {
-	suite  suite
-	config map[string]string
-	cases  []*sampledCase
+	suite suite
+	cases []*sampledCase
 }
 
 // A sampledCase holds the samples of one case in the order of the rounds.
 type sampledCase struct {
-	name  string
-	impls []string // in the order of the file
-	byKey map[sampleKey][]float64
+	name   string
+	config map[string]string // where and with what they were taken
+	impls  []string          // in the order of the file
+	byKey  map[sampleKey][]float64
 }
 
 type sampleKey struct{ impl, unit string }
@@ -52,42 +52,60 @@ func readSamples(dir string) ([]sampleFile, error) {
 	return files, nil
 }
 
+// implKey is before the name of the candidate in that of a sample.
+const implKey = "/impl="
+
 func readSampleFile(path string) (sampleFile, error) {
-	f := sampleFile{config: make(map[string]string)}
-	in, err := os.Open(path)
+	var f sampleFile
+	results, err := readResults(path)
 	if err != nil {
 		return f, err
 	}
+	for _, r := range results {
+		name, impl, ok := strings.Cut(r.Name.String(), implKey)
+		if !ok {
+			return f, fmt.Errorf("%s: %s names no candidate", path, r.Name)
+		}
+		if viewOf(name) == nil {
+			return f, fmt.Errorf("%s: there is no case %s", path, name)
+		}
+		f.add(name, impl, r)
+	}
+	return f, nil
+}
+
+func readResults(path string) ([]*benchfmt.Result, error) {
+	in, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
 	defer in.Close()
+	var results []*benchfmt.Result
 	r := benchfmt.NewReader(in, path)
 	for r.Scan() {
 		switch rec := r.Result().(type) {
 		case *benchfmt.SyntaxError:
-			return f, rec
+			return nil, rec
 		case *benchfmt.Result:
-			name, impl, ok := strings.Cut(rec.Name.String(), "/impl=")
-			if !ok {
-				return f, fmt.Errorf("%s: %s names no candidate", path, rec.Name)
-			}
-			f.add(name, impl, rec)
+			results = append(results, rec.Clone())
 		}
 	}
-	return f, r.Err()
+	return results, r.Err()
 }
 
-func (f *sampleFile) add(name, impl string, rec *benchfmt.Result) {
-	for _, c := range rec.Config {
-		f.config[c.Key] = string(c.Value)
-	}
+func (f *sampleFile) add(name, impl string, r *benchfmt.Result) {
 	c := f.find(name)
 	if c == nil {
-		c = &sampledCase{name: name, byKey: make(map[sampleKey][]float64)}
+		c = &sampledCase{name: name, config: make(map[string]string), byKey: make(map[sampleKey][]float64)}
+		for _, k := range r.Config {
+			c.config[k.Key] = string(k.Value)
+		}
 		f.cases = append(f.cases, c)
 	}
 	if len(c.values(impl, seconds)) == 0 {
 		c.impls = append(c.impls, impl)
 	}
-	for _, v := range rec.Values {
+	for _, v := range r.Values {
 		key := sampleKey{impl, v.Unit}
 		c.byKey[key] = append(c.byKey[key], v.Value)
 	}

@@ -7,11 +7,10 @@ import (
 	"strings"
 )
 
-// summary is that part, with paths as they are from the root of the
-// repository.
-func summary(all []sampleFile) string {
+// summary is that part. The charts are at the path given.
+func summary(all []sampleFile, path string) string {
 	var b strings.Builder
-	b.WriteString(pictures("benchmarks/charts"))
+	b.WriteString(pictures(all, path))
 	b.WriteString("\n| | measured | 95 % interval | goal |\n|---|---|---|---|\n")
 	for _, g := range goals {
 		if !g.headline {
@@ -25,14 +24,17 @@ func summary(all []sampleFile) string {
 }
 
 // pictures shows each chart in the version for the reader's colours.
-func pictures(dir string) string {
+func pictures(all []sampleFile, path string) string {
 	var b strings.Builder
 	for _, c := range charts {
+		if len(c.shown(all, themes[0])) == 0 {
+			continue
+		}
 		fmt.Fprintf(&b, `<picture>
   <source media="(prefers-color-scheme: dark)" srcset="%[1]s/%[2]s-dark.svg">
   <img alt="%[3]s" src="%[1]s/%[2]s-light.svg">
 </picture>
-`, dir, c.file, c.title)
+`, path, c.file, c.title)
 	}
 	return b.String()
 }
