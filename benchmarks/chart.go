@@ -236,15 +236,14 @@ func (p panel) bars(all []sampleFile, t theme) []bar {
 	var bars []bar
 	for _, impl := range p.impls {
 		values := c.values(impl, p.unit)
-		format := func(v float64) string { return formatValue(v, p.unit) }
-		if p.peer != "" {
-			values = pairs(values, c.values(p.peer, p.unit), func(a, b float64) float64 { return a / b })
-			format = func(v float64) string { return fmt.Sprintf("%.2f", v) }
-		}
 		if len(values) == 0 {
 			continue
 		}
 		s := summarize(values)
+		format := func(v float64) string { return formatValue(v, p.unit) }
+		if p.peer != "" {
+			s, format = c.ratio(impl, p.peer, p.unit), formatRatio
+		}
 		b := bar{label: labels[impl], text: format(s.Center), value: s.Center, lo: s.Lo, hi: s.Hi, color: t.theirs}
 		if math.IsInf(b.hi, 0) {
 			b.lo, b.hi = b.value, b.value

@@ -6,6 +6,7 @@ package main
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"time"
 
@@ -37,6 +38,7 @@ const (
 
 const (
 	seconds     = "sec/op" // what benchfmt makes of ns/op
+	cpuSeconds  = "cpu-sec/op"
 	allocations = "allocs/op"
 	bytesUsed   = "B/op"
 )
@@ -99,16 +101,20 @@ func (g goal) judge(all []sampleFile) (s benchmath.Summary, ok bool) {
 		return s, false
 	}
 	own, peer := c.values(g.impl, g.unit), c.values(g.peer, g.unit)
-	switch g.of {
-	case ratio:
-		own = pairs(own, peer, func(a, b float64) float64 { return a / b })
-	case excess:
-		own = pairs(own, peer, func(a, b float64) float64 { return a - b })
-	}
-	if len(own) == 0 {
+	switch {
+	case len(own) == 0 || g.of != value && len(peer) == 0:
 		return s, false
+	case g.of == ratio:
+		return c.ratio(g.impl, g.peer, g.unit), true
+	case g.of == excess:
+		return summarize(pairs(own, peer, func(a, b float64) float64 { return a - b })), true
 	}
 	return summarize(own), true
+}
+
+// ratio is that of two candidates' values, each of the same round.
+func (c *sampledCase) ratio(impl, peer, unit string) benchmath.Summary {
+	return summarize(pairs(c.values(impl, unit), c.values(peer, unit), func(a, b float64) float64 { return a / b }))
 }
 
 // pairs applies f to what two candidates did in the same round.
@@ -124,6 +130,7 @@ func pairs(a, b []float64, f func(a, b float64) float64) []float64 {
 // summarize returns the median and its 95 % interval. Nothing is assumed of
 // the distribution.
 func summarize(values []float64) benchmath.Summary {
+	values = slices.Clone(values) // NewSample sorts them, and their order is that of the rounds
 	return benchmath.AssumeNothing.Summary(benchmath.NewSample(values, &benchmath.DefaultThresholds), 0.95)
 }
 
@@ -158,10 +165,12 @@ func (g goal) bounds() string {
 // format formats a value of what g bounds.
 func (g goal) format(v float64) string {
 	if g.of == ratio {
-		return fmt.Sprintf("%.2f", v)
+		return formatRatio(v)
 	}
 	return formatValue(v, g.unit)
 }
+
+func formatRatio(v float64) string { return fmt.Sprintf("%.2f", v) }
 
 // missed are the goals that should have been met and aren't.
 func missed(all []sampleFile) []string {
@@ -204,7 +213,7 @@ func interval(s benchmath.Summary, format func(float64) string) string {
 // formatValue formats a value with its unit, with three digits.
 func formatValue(v float64, unit string) string {
 	switch unit {
-	case seconds:
+	case seconds, cpuSeconds:
 		return formatTime(v)
 	case bytesUsed:
 		sign := ""

@@ -190,7 +190,7 @@ func (b benchmark) measure(ctx context.Context, s scale, w *benchfmt.Writer) err
 // partsOfRound is how often the candidates take turns within a round of a timed
 // case. What slows a machine down for a few milliseconds then hits several of
 // them.
-const partsOfRound = 5
+const partsOfRound = 10
 
 // calibrate returns how many iterations take about as long as budget.
 func calibrate(c candidate, budget time.Duration) (int, error) {
@@ -217,8 +217,9 @@ func calibrate(c candidate, budget time.Duration) (int, error) {
 type sample struct {
 	iterations    int
 	took          float64 // in ns
-	bytes, allocs uint64
+	cpu           time.Duration
 	counted       counts
+	bytes, allocs uint64
 }
 
 // add runs c. In a timed case the garbage collector comes when it likes, as in a
@@ -227,9 +228,11 @@ type sample struct {
 func (s *sample) add(c candidate, n int) error {
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
+	busy, _ := cpuTime()
 	start := time.Now()
 	counted, err := c.run(n)
 	took := float64(time.Since(start))
+	busyAfter, _ := cpuTime()
 	runtime.ReadMemStats(&after)
 	if err != nil {
 		return err
@@ -240,6 +243,7 @@ func (s *sample) add(c candidate, n int) error {
 	}
 	s.iterations += n
 	s.took += took
+	s.cpu += busyAfter - busy
 	s.bytes += after.TotalAlloc - before.TotalAlloc
 	s.allocs += after.Mallocs - before.Mallocs
 	s.counted = counted
@@ -254,6 +258,9 @@ func (s *sample) values() []benchfmt.Value {
 		{Value: s.took / float64(n), Unit: "ns/op"},
 		{Value: float64(s.bytes / n), Unit: "B/op"},
 		{Value: float64(s.allocs / n), Unit: "allocs/op"},
+	}
+	if _, ok := cpuTime(); ok {
+		values = append(values, benchfmt.Value{Value: s.cpu.Seconds() / float64(n), Unit: cpuSeconds})
 	}
 	for _, unit := range slices.Sorted(maps.Keys(s.counted)) {
 		values = append(values, benchfmt.Value{Value: s.counted[unit], Unit: unit})

@@ -46,32 +46,50 @@ type view struct {
 	text   string // what happens in it
 	peer   string // to whom times are compared
 	counts []column
+	cpu    bool // processor time is shown, too
 }
 
 type column struct{ head, unit string }
 
 var (
-	allocColumn = column{"allocations", allocations}
-	bytesColumn = column{"bytes", bytesUsed}
+	memory    = []column{{"allocations", allocations}, {"bytes", bytesUsed}}
+	fetches   = []column{{"fetches", "fetches"}}
+	refetches = []column{{"fetches", "refetches"}, {"good answers", "ok-answers"}}
 )
 
 var views = []view{
-	{liveOff + "serial", "Logging off; the response is made in the process; one caller.", xoauth2, []column{allocColumn, bytesColumn}},
-	{liveOff + "parallel", "The same, with a caller on each core.", xoauth2, []column{allocColumn, bytesColumn}},
-	{liveJSON + "serial", "One JSON record a request, written nowhere; one caller.", assembled, []column{allocColumn, bytesColumn}},
-	{liveJSON + "parallel", "The same, with a caller on each core.", assembled, []column{allocColumn, bytesColumn}},
-	{liveLoopback + "serial", "Logging off, over a kept-alive connection to a server on loopback; one caller. Allocations include the server's.", bare, []column{allocColumn, bytesColumn}},
-	{liveLoopback + "parallel", "The same, with a caller on each core.", bare, []column{allocColumn, bytesColumn}},
-	{"ColdHerd/steps=1", "1,000 callers at once, no token yet, an auth server that takes 20 ms.", xoauth2, []column{{"fetches", "fetches"}}},
-	{"ColdHerd/steps=3", "The same, with a login of three steps that need each other.", xoauth2, []column{{"fetches", "fetches"}}},
-	{"FailingAuthServer/waves=3", "An auth server that answers 503 after 1 ms, and three waves of 1,000 callers. The time is that of the three waves, and includes the pauses between the tries of a fetch.", xoauth2, []column{{"fetches", "fetches"}}},
-	{"LateRefusals", "200 requests in flight with one token, which is revoked; their refusals arrive one by one.", "", []column{{"fetches", "refetches"}, {"good answers", "ok-answers"}}},
-	{"Deadline/server=500ms", "A caller with a deadline of 50 ms, while another one's fetch takes 500 ms: when it returns.", "", []column{{"fetches", "fetches"}}},
-	{"LargeBody/getbody=yes", "A PUT of 64 MiB to a server on loopback, with `GetBody`. Allocations include the server's.", bare, []column{bytesColumn}},
-	{"LargeBody/getbody=no", "The same, without `GetBody`.", bare, []column{bytesColumn}},
-	{"ColdLogin/shape=chain", fmt.Sprintf("Three steps, each of which needs the one before and takes the auth server %v. The sum is %v, and so is the critical path.", stepTime, chainSum), xoauth2, []column{{"fetches", "fetches"}}},
-	{"ColdLogin/shape=diamond", fmt.Sprintf("Four steps, the two in the middle independent of each other. The sum is %v, the critical path %v.", diamondSum, criticalPath), xoauth2, []column{{"fetches", "fetches"}}},
-	{"ColdProcesses", "50 processes that all need the tokens of a login of three steps, 20 ms each.", alone, []column{{"fetches", "fetches"}}},
+	{name: liveOff + "serial", peer: xoauth2, counts: memory, cpu: true,
+		text: "Logging off; the response is made in the process; one caller."},
+	{name: liveOff + "parallel", peer: xoauth2, counts: memory, cpu: true,
+		text: "The same, with a caller on each core."},
+	{name: liveJSON + "serial", peer: assembled, counts: memory, cpu: true,
+		text: "One JSON record a request, written nowhere; one caller."},
+	{name: liveJSON + "parallel", peer: assembled, counts: memory, cpu: true,
+		text: "The same, with a caller on each core."},
+	{name: liveLoopback + "serial", peer: bare, counts: memory, cpu: true,
+		text: "Logging off, over a kept-alive connection to a server on loopback; one caller. CPU time and memory include the server's."},
+	{name: liveLoopback + "parallel", peer: bare, counts: memory, cpu: true,
+		text: "The same, with a caller on each core."},
+	{name: "ColdHerd/steps=1", peer: xoauth2, counts: fetches,
+		text: "1,000 callers at once, no token yet, an auth server that takes 20 ms."},
+	{name: "ColdHerd/steps=3", peer: xoauth2, counts: fetches,
+		text: "The same, with a login of three steps that need each other."},
+	{name: "FailingAuthServer/waves=3", peer: xoauth2, counts: fetches,
+		text: "An auth server that answers 503 after 1 ms, and three waves of 1,000 callers. The time is that of the three waves, with the pauses between the tries of a fetch."},
+	{name: "LateRefusals", counts: refetches,
+		text: "200 requests in flight with one token, which is revoked; their refusals arrive one by one."},
+	{name: "Deadline/server=500ms", counts: fetches,
+		text: "A caller with a deadline of 50 ms, while another one's fetch takes 500 ms: when it returns."},
+	{name: "LargeBody/getbody=yes", peer: bare, counts: memory[1:],
+		text: "A PUT of 64 MiB to a server on loopback, with `GetBody`. Memory includes the server's."},
+	{name: "LargeBody/getbody=no", peer: bare, counts: memory[1:],
+		text: "The same, without `GetBody`."},
+	{name: "ColdLogin/shape=chain", peer: xoauth2, counts: fetches,
+		text: fmt.Sprintf("Three steps, each of which needs the one before and takes the auth server %d ms. The sum is %d ms, and so is the critical path.", stepTime.Milliseconds(), chainSum.Milliseconds())},
+	{name: "ColdLogin/shape=diamond", peer: xoauth2, counts: fetches,
+		text: fmt.Sprintf("Four steps, the two in the middle independent of each other. The sum is %d ms, the critical path %d ms.", diamondSum.Milliseconds(), criticalPath.Milliseconds())},
+	{name: "ColdProcesses", peer: alone, counts: fetches,
+		text: "50 processes that all need the tokens of a login of three steps, 20 ms each. They sit on the cores that are named above, so that waiting for each other costs more than it would elsewhere."},
 }
 
 // viewOf returns the view of a case, or nil.
@@ -138,6 +156,10 @@ func (v *view) write(b *strings.Builder, c *sampledCase) {
 		fmt.Fprintf(b, " to %s | 95 %% interval |", labels[v.peer])
 		rule += "---|---|"
 	}
+	if v.cpu {
+		fmt.Fprintf(b, " CPU time to %s |", labels[v.peer])
+		rule += "---|"
+	}
 	for _, col := range v.counts {
 		fmt.Fprintf(b, " %s |", col.head)
 		rule += "---|"
@@ -148,9 +170,14 @@ func (v *view) write(b *strings.Builder, c *sampledCase) {
 		s := summarize(times)
 		fmt.Fprintf(b, "| %s | %s | %s |", labels[impl], formatTime(s.Center), interval(s, formatTime))
 		if v.peer != "" {
-			r := summarize(pairs(times, c.values(v.peer, seconds), func(a, b float64) float64 { return a / b }))
-			two := func(x float64) string { return fmt.Sprintf("%.2f", x) }
-			fmt.Fprintf(b, " %s | %s |", two(r.Center), interval(r, two))
+			r := c.ratio(impl, v.peer, seconds)
+			fmt.Fprintf(b, " %s | %s |", formatRatio(r.Center), interval(r, formatRatio))
+		}
+		if v.cpu && len(c.values(impl, cpuSeconds)) > 0 {
+			r := c.ratio(impl, v.peer, cpuSeconds)
+			fmt.Fprintf(b, " %s (%s) |", formatRatio(r.Center), interval(r, formatRatio))
+		} else if v.cpu {
+			b.WriteString(" |")
 		}
 		for _, col := range v.counts {
 			fmt.Fprintf(b, " %s |", formatRange(c.values(impl, col.unit), col.unit))
