@@ -5,15 +5,15 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"strings"
 	"sync"
 	"time"
 
-	"github.com/requestforge/requestforge"
 	"golang.org/x/oauth2"
+
+	"github.com/requestforge/requestforge"
 )
 
 var herdCases = suite{
@@ -170,8 +170,8 @@ func lateRefusals(ctx context.Context, s scale, p peer, auth *authServer) (count
 	if err != nil {
 		return nil, err
 	}
-	if ok, err := send.exchange(newRequest(ctx, origin)); err != nil || !ok {
-		return nil, fmt.Errorf("the first request failed: %w", errors.Join(err, ctx.Err()))
+	if err := send.must(newRequest(ctx, origin)); err != nil {
+		return nil, fmt.Errorf("the first request: %w", err)
 	}
 	before := auth.fetches.Load()
 	auth.revoked.Store(before)
@@ -194,7 +194,7 @@ func lateRefusals(ctx context.Context, s scale, p peer, auth *authServer) (count
 		case h := <-waiting:
 			held = append(held, h)
 		case o := <-done:
-			return nil, fmt.Errorf("a caller came back without a refusal: %w", errors.Join(o.err, errUnheld))
+			return nil, fmt.Errorf("a caller came back before its refusal was let go, with the error %v", o.err)
 		}
 	}
 	start := time.Now()
@@ -213,8 +213,6 @@ func lateRefusals(ctx context.Context, s scale, p peer, auth *authServer) (count
 		"ok-answers": float64(ok),
 	}, nil
 }
-
-var errUnheld = errors.New("its token was taken")
 
 // gate is an API that holds refusals back.
 type gate struct {
