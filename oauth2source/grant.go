@@ -212,13 +212,21 @@ func Refresh(cfg Config) *Grant {
 // meant is traded for a token. A [*JWT] is signed anew at each fetch;
 // [FromStep] and [AssertionFunc] bring one that somebody else signed. The
 // client itself may stay unnamed.
+//
+// A server that refuses the assertion says invalid_grant with status 400
+// (RFC 7521 §4.1.1). If it isn't a *JWT and the step has parents, that is
+// reported as a 401 which isn't permanent; see [TokenExchange].
 func JWTBearer(cfg Config, assertion Assertion) *Grant {
 	g := newGrant("JWTBearer", cfg)
 	assertion = g.adopt("assertion", assertion)
-	return g.ask(func(ctx context.Context, in requestforge.Input) (url.Values, error) {
+	g.ask(func(ctx context.Context, in requestforge.Input) (url.Values, error) {
 		form := g.scoped("urn:ietf:params:oauth:grant-type:jwt-bearer")
 		return form, set(ctx, in, form, "assertion", assertion)
 	})
+	if _, ours := assertion.(*JWT); ours {
+		return g
+	}
+	return g.blaming("invalid_grant")
 }
 
 // The types of tokens that most servers know (RFC 8693 §3).
@@ -268,10 +276,10 @@ type Exchange struct {
 //	}
 //
 // A server that refuses the subject's or the actor's token says invalid_request
-// with status 400 (RFC 8693 §2.2.2). If one of the two comes from a step, that
-// is reported as a 401 which isn't permanent, since it takes a 401 for the
-// pipeline to replace the parents' tokens and try once more. A parent that
-// this doesn't help is not fetched again for a while.
+// with status 400 (RFC 8693 §2.2.2). In a step with parents that is reported as
+// a 401 which isn't permanent, by which the pipeline replaces the parents'
+// tokens and tries once more. Where that doesn't help, it isn't repeated for a
+// while.
 func TokenExchange(cfg Config, x Exchange) *Grant {
 	g := newGrant("TokenExchange", cfg)
 	type token struct {
@@ -285,16 +293,12 @@ func TokenExchange(cfg Config, x Exchange) *Grant {
 	} else if x.ActorType != "" {
 		g.mistake("Exchange.ActorType is set without an Actor")
 	}
-	fromParent := false
 	for i, t := range tokens {
 		if t.typ == "" {
 			tokens[i].typ = AccessTokenType
 			if _, ok := t.from.(*JWT); ok {
 				tokens[i].typ = JWTType
 			}
-		}
-		if _, ok := t.from.(fromStep); ok {
-			fromParent = true
 		}
 		tokens[i].from = g.adopt("Exchange."+strings.ToUpper(t.name[:1])+t.name[1:], t.from)
 	}
@@ -316,12 +320,18 @@ func TokenExchange(cfg Config, x Exchange) *Grant {
 		}
 		return form, nil
 	})
-	exchange := g.run
+	return g.blaming("invalid_request")
+}
+
+// blaming makes a refusal with code one of a parent's token, if the step has
+// parents. The pipeline takes only a 401 or 403 for that.
+func (g *Grant) blaming(code string) *Grant {
+	run := g.run
 	g.run = func(ctx context.Context, in requestforge.Input) (*requestforge.Token, error) {
-		tok, err := exchange(ctx, in)
-		if auth, ok := err.(*requestforge.AuthError); ok && fromParent && auth.StatusCode == http.StatusBadRequest && auth.Code == "invalid_request" {
+		tok, err := run(ctx, in)
+		if auth, ok := err.(*requestforge.AuthError); ok && len(in.Parents) > 0 && auth.StatusCode == http.StatusBadRequest && auth.Code == code {
 			auth.StatusCode, auth.Permanent = http.StatusUnauthorized, false
-			auth.Err = fmt.Errorf("%w (the answer was 400, by which RFC 8693 refuses a token)", auth.Err)
+			auth.Err = fmt.Errorf("%w (the answer was 400, which is how this grant refuses a token)", auth.Err)
 		}
 		return tok, err
 	}
