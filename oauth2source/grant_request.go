@@ -122,14 +122,14 @@ func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
 	ctx, cancel := context.WithCancelCause(w.ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(req.Context(), func() { cancel(context.Cause(req.Context())) })()
-	req = req.Clone(ctx)
-	maps.Copy(req.Header, w.header)
+	out := req.Clone(ctx)
+	maps.Copy(out.Header, w.header)
 	base := w.base
 	if base == nil {
 		base = http.DefaultTransport
 	}
 	w.status = 0
-	resp, err := base.RoundTrip(req)
+	resp, err := base.RoundTrip(out)
 	if err != nil {
 		return nil, err
 	}
@@ -144,9 +144,9 @@ func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
 	case resp.StatusCode/100 == 2 && isHTML(resp.Header, body):
 		return nil, pageError{}
 	}
-	out := *resp
-	out.Body = io.NopCloser(bytes.NewReader(body))
-	return &out, nil
+	whole := *resp
+	whole.Body = io.NopCloser(bytes.NewReader(body))
+	return &whole, nil
 }
 
 // fail is err, from x/oauth2 by way of translate, as an AuthError.
