@@ -79,8 +79,6 @@ func DeviceCode(cfg Config, authURL string, prompt func(ctx context.Context, cod
 			return nil, &requestforge.AuthError{Permanent: true, Err: fmt.Errorf(
 				"%v are too short for a person to log in; set PipelineConfig.FetchTimeout to 15 minutes, say", time.Until(end).Round(time.Second))}
 		}
-		ctx, cancel := context.WithCancel(ctx)
-		defer cancel()
 		code, err := g.deviceAuth(ctx, in, authURL)
 		if err != nil {
 			return nil, err
@@ -88,7 +86,7 @@ func DeviceCode(cfg Config, authURL string, prompt func(ctx context.Context, cod
 		shown := *code
 		shown.DeviceCode = ""
 		life := time.Until(code.Expiry)
-		ctx, cancel = context.WithDeadlineCause(ctx, code.Expiry, errCodeExpired)
+		ctx, cancel := context.WithDeadlineCause(ctx, code.Expiry, errCodeExpired)
 		defer cancel()
 		if err := prompt(ctx, &shown); err != nil {
 			return nil, unsent(fmt.Errorf("prompt: %w", redact.Words(err)))

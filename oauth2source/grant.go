@@ -329,9 +329,9 @@ func (g *Grant) blaming(code string) *Grant {
 	run := g.run
 	g.run = func(ctx context.Context, in requestforge.Input) (*requestforge.Token, error) {
 		tok, err := run(ctx, in)
-		if auth, ok := err.(*requestforge.AuthError); ok && len(in.Parents) > 0 && auth.StatusCode == http.StatusBadRequest && auth.Code == code {
+		if auth, ok := err.(*requestforge.AuthError); ok && len(in.Parents) > 0 && auth.Code == code {
+			auth.Err = fmt.Errorf("%w (the answer was %d, by whose code this grant refuses a token)", auth.Err, auth.StatusCode)
 			auth.StatusCode, auth.Permanent = http.StatusUnauthorized, false
-			auth.Err = fmt.Errorf("%w (the answer was 400, which is how this grant refuses a token)", auth.Err)
 		}
 		return tok, err
 	}

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/requestforge/requestforge"
@@ -420,6 +421,7 @@ func TestGrantRefusalBlamesTheParentWhoseTokenTravelled(t *testing.T) {
 		"401":                                    {exchange, 401, "", true},
 		"403 invalid_token":                      {exchange, 403, "invalid_token", true},
 		"as RFC 8693 has it":                     {exchange, 400, "invalid_request", true},
+		"by the code, whatever the status":       {exchange, 401, "invalid_request", true},
 		"401 invalid_client":                     {exchange, 401, "invalid_client", false},
 		"invalid_grant":                          {exchange, 400, "invalid_grant", false},
 		"invalid_target":                         {exchange, 400, "invalid_target", false},
@@ -482,6 +484,14 @@ func TestGrantBlamesInVainOnlyOnce(t *testing.T) {
 	}
 	if apps.requests() != 2 || users.requests() != 2 {
 		t.Errorf("%d app tokens and %d requests for the user's; want 2 and 2", apps.requests(), users.requests())
+	}
+
+	// Where no parent's token travelled, the refusal stays what it is.
+	_, err := oauth2source.TokenExchange(oauth2source.Config{TokenURL: users.URL}, oauth2source.Exchange{
+		Subject: &oauth2source.JWT{Key: testKeys().ed25519, Issuer: "i"},
+	}).Fetch(t.Context(), requestforge.Input{})
+	if auth, ok := err.(*requestforge.AuthError); !ok || auth.StatusCode != 400 || !auth.Permanent {
+		t.Errorf("without parents: got %v, want a permanent 400", err)
 	}
 }
 
@@ -588,6 +598,21 @@ func TestGrantEndsWithItsContextAndItsClientsTimeout(t *testing.T) {
 			t.Errorf("%s: got %v, want a timeout", name, err)
 		}
 	}
+}
+
+// A transport that looks at the context alone, as it should, hears of the
+// timeout, too.
+func TestGrantPassesItsClientsTimeoutOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server := newBubble(t)
+		server.answers = []string{"hang"}
+		cfg := server.config()
+		cfg.Client.Timeout = 10 * time.Second
+		_, err := oauth2source.ClientCredentials(cfg).Fetch(t.Context(), requestforge.Input{})
+		if auth, ok := err.(*requestforge.AuthError); !ok || !auth.Timeout() || time.Since(server.begun) != 10*time.Second {
+			t.Errorf("got %v after %v, want a timeout after 10 s", err, time.Since(server.begun))
+		}
+	})
 }
 
 type roundTrip func(*http.Request) (*http.Response, error)
