@@ -370,11 +370,13 @@ func (t *AuthTransport) replay(x *exchange, r *rules, req *http.Request, tok *To
 // its header value; nil if there is to be no replay.
 func (t *AuthTransport) another(x *exchange, r *rules, req *http.Request, tok *Token) (*Token, []string) {
 	if x.schedule == nil {
-		if x.schedule = r.retry(); x.schedule == nil {
+		s := r.retry()
+		if s == nil {
 			return nil, nil
 		}
+		x.schedule = &s
 	}
-	wait := x.schedule.NextBackOff()
+	wait := (*x.schedule).NextBackOff()
 	if wait < 0 || !sleep(req, wait) {
 		return nil, nil
 	}
@@ -561,7 +563,10 @@ func (s *spellings) put(h http.Header, value []string) http.Header {
 		c = make(http.Header, 1)
 	}
 	for _, name := range s[1:] {
-		delete(c, name)
+		// Almost never there, and looking costs less than deleting.
+		if _, ok := h[name]; ok {
+			delete(c, name)
+		}
 	}
 	c[s[0]] = value
 	return c
