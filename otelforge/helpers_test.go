@@ -95,11 +95,11 @@ func (tr *tracing) tree() string {
 			if u, err := url.Parse(attr(s.Attributes(), "url.full").AsString()); err == nil {
 				b.WriteString(strings.TrimRight(" "+u.Path, " "))
 			}
-			if status := attr(s.Attributes(), "http.response.status_code"); status.Type() != attribute.INVALID {
-				b.WriteString(" " + status.Emit())
+			if status := attr(s.Attributes(), "http.response.status_code"); status.Type() != attribute.EMPTY {
+				b.WriteString(" " + status.String())
 			}
-			if failure := attr(s.Attributes(), "error.type"); failure.Type() != attribute.INVALID {
-				b.WriteString(" error.type=" + failure.Emit())
+			if failure := attr(s.Attributes(), "error.type"); failure.Type() != attribute.EMPTY {
+				b.WriteString(" error.type=" + failure.String())
 			}
 			if s.EndTime().IsZero() {
 				b.WriteString(" (not ended)")
@@ -144,7 +144,7 @@ func (tr *tracing) everything() string {
 	for _, s := range tracetest.SpanStubsFromReadOnlySpans(tr.spans.Ended()) {
 		fmt.Fprintf(&b, "%+v\n", s)
 		for _, kv := range s.Attributes {
-			fmt.Fprintf(&b, "%s=%s\n", kv.Key, kv.Value.Emit())
+			fmt.Fprintf(&b, "%s=%s\n", kv.Key, kv.Value.String())
 		}
 	}
 	return b.String()
@@ -161,7 +161,7 @@ func newMetrics() *metrics {
 	return &metrics{sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader)), reader}
 }
 
-// collect returns what there is of scope otelforge, by name.
+// collect returns what there is, by name.
 func (m *metrics) collect(t *testing.T) map[string]metricdata.Metrics {
 	t.Helper()
 	var all metricdata.ResourceMetrics
