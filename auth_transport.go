@@ -302,7 +302,7 @@ func (t *AuthTransport) roundTrip(x *exchange, req *http.Request) (*http.Respons
 		closeBody(out)
 		return nil, err
 	}
-	out.Header = r.header.put(req.Header, value)
+	out.Header = r.header.put(req.Header, value, t.CallerHeader == ReplaceCaller)
 	resp, err := forward(base, x, out)
 	if err == nil && resp != nil && t.refused(tok, resp) {
 		if own && x.retrying() {
@@ -349,7 +349,7 @@ func (t *AuthTransport) replay(x *exchange, r *rules, req *http.Request, tok *To
 		}
 		out := new(http.Request)
 		*out = *req
-		out.Header = r.header.put(req.Header, value)
+		out.Header = r.header.put(req.Header, value, t.CallerHeader == ReplaceCaller)
 		out.Body = body
 		discard(resp)
 		x.replayed()
@@ -370,11 +370,13 @@ func (t *AuthTransport) replay(x *exchange, r *rules, req *http.Request, tok *To
 // its header value; nil if there is to be no replay.
 func (t *AuthTransport) another(x *exchange, r *rules, req *http.Request, tok *Token) (*Token, []string) {
 	if x.schedule == nil {
-		if x.schedule = r.retry(); x.schedule == nil {
+		s := r.retry()
+		if s == nil {
 			return nil, nil
 		}
+		x.schedule = &s
 	}
-	wait := x.schedule.NextBackOff()
+	wait := (*x.schedule).NextBackOff()
 	if wait < 0 || !sleep(req, wait) {
 		return nil, nil
 	}
@@ -554,14 +556,16 @@ func (s *spellings) in(h http.Header) bool {
 }
 
 // put returns a copy of h in which value is the only one of the header. The
-// values are shared.
-func (s *spellings) put(h http.Header, value []string) http.Header {
+// values are shared. Without replace h has none, see in.
+func (s *spellings) put(h http.Header, value []string, replace bool) http.Header {
 	c := maps.Clone(h)
 	if c == nil {
 		c = make(http.Header, 1)
 	}
-	for _, name := range s[1:] {
-		delete(c, name)
+	if replace {
+		for _, name := range s[1:] {
+			delete(c, name)
+		}
 	}
 	c[s[0]] = value
 	return c
