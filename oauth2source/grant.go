@@ -123,8 +123,7 @@ type Grant struct {
 }
 
 // Validate returns every mistake in what the constructor was given, joined.
-// Fetch does, too, before it sends anything; call Validate where the program
-// starts to learn of them there.
+// NewPipeline calls it, and Fetch does before it sends anything.
 func (g *Grant) Validate() error {
 	if g == nil || g.run == nil {
 		return errors.New("oauth2source: Grant: it comes from no constructor")
@@ -214,8 +213,8 @@ func Refresh(cfg Config) *Grant {
 // client itself may stay unnamed.
 //
 // A server that refuses the assertion says invalid_grant with status 400
-// (RFC 7521 §4.1.1). If it isn't a *JWT and the step has parents, that is
-// reported as a 401 which isn't permanent; see [TokenExchange].
+// (RFC 7521 §4.1.1). If it isn't a *JWT and the step has parents, that is taken
+// as a refusal of a parent's token; see [TokenExchange].
 func JWTBearer(cfg Config, assertion Assertion) *Grant {
 	g := newGrant("JWTBearer", cfg)
 	assertion = g.adopt("assertion", assertion)
@@ -276,10 +275,10 @@ type Exchange struct {
 //	}
 //
 // A server that refuses the subject's or the actor's token says invalid_request
-// with status 400 (RFC 8693 §2.2.2). In a step with parents that is reported as
-// a 401 which isn't permanent, by which the pipeline replaces the parents'
-// tokens and tries once more. Where that doesn't help, it isn't repeated for a
-// while.
+// with status 400 (RFC 8693 §2.2.2). In a step with parents that becomes an
+// AuthError with ParentRefused, not Permanent, by which the pipeline replaces
+// the parents' tokens and tries once more. Where that doesn't help, it isn't
+// repeated for a while.
 func TokenExchange(cfg Config, x Exchange) *Grant {
 	g := newGrant("TokenExchange", cfg)
 	type token struct {
@@ -324,14 +323,13 @@ func TokenExchange(cfg Config, x Exchange) *Grant {
 }
 
 // blaming makes a refusal with code one of a parent's token, if the step has
-// parents. The pipeline takes only a 401 or 403 for that.
+// parents: with another of those the same request can succeed.
 func (g *Grant) blaming(code string) *Grant {
 	run := g.run
 	g.run = func(ctx context.Context, in requestforge.Input) (*requestforge.Token, error) {
 		tok, err := run(ctx, in)
 		if auth, ok := err.(*requestforge.AuthError); ok && len(in.Parents) > 0 && auth.Code == code {
-			auth.Err = fmt.Errorf("%w (the answer was %d, by whose code this grant refuses a token)", auth.Err, auth.StatusCode)
-			auth.StatusCode, auth.Permanent = http.StatusUnauthorized, false
+			auth.ParentRefused, auth.Permanent = true, false
 		}
 		return tok, err
 	}

@@ -478,8 +478,8 @@ func TestGrantBlamesInVainOnlyOnce(t *testing.T) {
 	for range 3 {
 		_, err := p.Token(t.Context())
 		auth, _ := errors.AsType[*requestforge.AuthError](err)
-		if auth == nil || auth.Code != "invalid_request" || !strings.Contains(err.Error(), "the answer was 400") {
-			t.Errorf("got %v, want invalid_request and what the answer was", err)
+		if auth == nil || auth.Code != "invalid_request" || auth.StatusCode != 400 || auth.Permanent {
+			t.Errorf("got %v, want a 400 with invalid_request, not permanent", err)
 		}
 	}
 	if apps.requests() != 2 || users.requests() != 2 {
@@ -490,7 +490,7 @@ func TestGrantBlamesInVainOnlyOnce(t *testing.T) {
 	_, err := oauth2source.TokenExchange(oauth2source.Config{TokenURL: users.URL}, oauth2source.Exchange{
 		Subject: &oauth2source.JWT{Key: testKeys().ed25519, Issuer: "i"},
 	}).Fetch(t.Context(), requestforge.Input{})
-	if auth, ok := err.(*requestforge.AuthError); !ok || auth.StatusCode != 400 || !auth.Permanent {
+	if auth, ok := err.(*requestforge.AuthError); !ok || auth.StatusCode != 400 || !auth.Permanent || auth.ParentRefused {
 		t.Errorf("without parents: got %v, want a permanent 400", err)
 	}
 }
