@@ -4,6 +4,7 @@ go 1.26.0
 
 replace (
 	github.com/requestforge/requestforge => ../
+	github.com/requestforge/requestforge/filestorage => ../filestorage
 	github.com/requestforge/requestforge/oauth2source => ../oauth2source
 )
 
@@ -13,11 +14,10 @@ require (
 	github.com/go-oauth2/oauth2/v4 v4.5.4
 	github.com/ory/fosite v0.49.0
 	github.com/requestforge/requestforge v0.0.0
+	github.com/requestforge/requestforge/filestorage v0.0.0
 	github.com/requestforge/requestforge/oauth2source v0.0.0
 	github.com/zitadel/oidc/v3 v3.51.17
 )
-
-require github.com/gofrs/flock v0.13.2 // indirect
 
 require (
 	github.com/asaskevich/govalidator v0.0.0-20230301143203-a9d515a09cc2 // indirect
@@ -33,6 +33,7 @@ require (
 	github.com/go-logr/logr v1.4.4 // indirect
 	github.com/go-logr/stdr v1.2.2 // indirect
 	github.com/gobuffalo/pop/v6 v6.1.1 // indirect
+	github.com/gofrs/flock v0.13.2 // indirect
 	github.com/gogo/protobuf v1.3.2 // indirect
 	github.com/golang-jwt/jwt/v5 v5.3.0 // indirect
 	github.com/golang/mock v1.6.0 // indirect
@@ -57,7 +58,6 @@ require (
 	github.com/ory/x v0.0.665 // indirect
 	github.com/pelletier/go-toml/v2 v2.0.9 // indirect
 	github.com/pkg/errors v0.9.1 // indirect
-	github.com/requestforge/requestforge/filestorage v0.0.0
 	github.com/rs/cors v1.11.1 // indirect
 	github.com/seatgeek/logrus-gelf-formatter v0.0.0-20210414080842-5b05eb8ff761 // indirect
 	github.com/sirupsen/logrus v1.9.3 // indirect
@@ -98,7 +98,6 @@ require (
 	golang.org/x/crypto v0.57.0 // indirect
 	golang.org/x/mod v0.41.0 // indirect
 	golang.org/x/net v0.59.0 // indirect
-	golang.org/x/oauth2 v0.37.0
 	golang.org/x/sync v0.24.0 // indirect
 	golang.org/x/sys v0.49.0 // indirect
 	golang.org/x/text v0.43.0 // indirect
@@ -112,4 +111,5 @@ require (
 	gopkg.in/yaml.v3 v3.0.1 // indirect
 )
 
-replace github.com/requestforge/requestforge/filestorage => ../filestorage
+// Only the tests need these.
+require golang.org/x/oauth2 v0.37.0
