@@ -13,10 +13,23 @@ type Flow struct {
 // Flows are all of them. The table of the README is made from it, and the tests
 // run each flow on each of its servers.
 var Flows = []Flow{
-	{Name: "client credentials", Source: "RFC 6749 §4.4", Example: "clientcredentials"},
-	{Name: "refresh-token rotation", Source: "RFC 6749 §6, RFC 9700 §4.14", Example: "rotation"},
-	{Name: "token exchange", Source: "RFC 8693", Example: "tokenexchange"},
-	{Name: "JWT bearer", Source: "RFC 7523", Example: "jwtbearer"},
+	{Name: "client credentials", Source: "RFC 6749 §4.4", Example: "clientcredentials", Servers: []string{
+		"fosite",
+		"go-oauth2",
+		"zitadel",
+	}},
+	{Name: "refresh-token rotation", Source: "RFC 6749 §6, RFC 9700 §4.14", Example: "rotation", Servers: []string{
+		"fosite",
+		"go-oauth2",
+		"zitadel",
+	}},
+	{Name: "token exchange", Source: "RFC 8693", Example: "tokenexchange", Servers: []string{
+		"zitadel",
+	}},
+	{Name: "JWT bearer", Source: "RFC 7523", Example: "jwtbearer", Servers: []string{
+		"fosite",
+		"zitadel",
+	}},
 	{Name: "device", Source: "RFC 8628", Example: "device"},
 	{Name: "registry challenge", Source: "distribution's token authentication", Example: "registry"},
 	{Name: "AppRole", Source: "Vault's AppRole auth method", Example: "approle"},
