@@ -19,11 +19,12 @@ import (
 // protects. A field that is "" or nil is something it doesn't have. What isn't
 // in a field is in the server's own file.
 type Server struct {
-	Name      string // one of Names
-	Issuer    string
-	TokenURL  string
-	RevokeURL string // RFC 7009
-	DeviceURL string // RFC 8628: the device authorization endpoint
+	Name          string // one of Names
+	Issuer        string
+	TokenURL      string
+	RevokeURL     string // RFC 7009
+	DeviceURL     string // RFC 8628: the device authorization endpoint
+	IntrospectURL string // RFC 7662
 
 	// ResourceURL answers 200 to a GET or POST with a live access token, and
 	// to any other what Refused is true for.
