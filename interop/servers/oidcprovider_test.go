@@ -126,7 +126,7 @@ func TestOIDCProviderApprovesNoUnknownCode(t *testing.T) {
 }
 
 func TestCloseEndsTheProcess(t *testing.T) {
-	for _, name := range []string{"oidc-provider"} {
+	for _, name := range []string{"docker-registry", "oidc-provider"} {
 		s, err := servers.Start(t.Context(), name)
 		if err != nil {
 			t.Fatal(err)
@@ -143,7 +143,7 @@ func TestCloseEndsTheProcess(t *testing.T) {
 func TestStartEndsWithTheContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	for _, name := range []string{"oidc-provider"} {
+	for _, name := range []string{"docker-registry", "oidc-provider"} {
 		if s, err := servers.Start(ctx, name); err == nil {
 			s.Close()
 			t.Errorf("%s started", name)

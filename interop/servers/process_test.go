@@ -53,9 +53,9 @@ func TestProcessIsToldItsInputAndEndsWithIt(t *testing.T) {
 	}
 }
 
-func TestWithoutNodeTheErrorSaysWhatInstallsIt(t *testing.T) {
+func TestWithoutItsProgramTheErrorSaysWhatInstallsIt(t *testing.T) {
 	t.Setenv("PATH", t.TempDir())
-	for _, name := range []string{"oidc-provider"} {
+	for _, name := range []string{"docker-registry", "oidc-provider"} {
 		_, err := Start(t.Context(), name)
 		if err == nil || !strings.Contains(err.Error(), "interop/setup.sh") || !errors.Is(err, exec.ErrNotFound) {
 			t.Errorf("got %v", err)
