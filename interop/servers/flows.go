@@ -34,7 +34,7 @@ var Flows = []Flow{
 		"zitadel",
 	}},
 	{Name: "device", Source: "RFC 8628", Example: "device", Servers: []string{"oidc-provider"}},
-	{Name: "registry challenge", Source: "distribution's token authentication", Example: "registry"},
+	{Name: "registry challenge", Source: "distribution's token authentication", Example: "registry", Servers: []string{"docker-registry"}},
 	{Name: "AppRole", Source: "Vault's AppRole auth method", Example: "approle"},
-	{Name: "three steps on two servers", Source: "RFC 6749 §4.4, RFC 8693, distribution's token authentication", Example: "threesteps"},
+	{Name: "three steps on two servers", Source: "RFC 6749 §4.4, RFC 8693, distribution's token authentication", Example: "threesteps", Servers: []string{"docker-registry", "oidc-provider"}},
 }

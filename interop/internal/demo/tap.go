@@ -3,13 +3,28 @@
 package demo
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"slices"
 	"strings"
 	"sync"
+	"time"
 )
+
+// MainAlone is the main function of a program that starts its servers itself. If
+// what run has seen isn't what should have happened, the exit status is 1.
+func MainAlone(run func(ctx context.Context, out io.Writer) error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	err := run(ctx, os.Stdout)
+	cancel()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
 
 // Tap is an http.RoundTripper that keeps and prints what is sent through it. It
 // is safe for concurrent use.
