@@ -4,6 +4,7 @@ go 1.26.0
 
 replace (
 	github.com/requestforge/requestforge => ../
+	github.com/requestforge/requestforge/filestorage => ../filestorage
 	github.com/requestforge/requestforge/oauth2source => ../oauth2source
 )
 
@@ -13,6 +14,7 @@ require (
 	github.com/go-oauth2/oauth2/v4 v4.5.4
 	github.com/ory/fosite v0.49.0
 	github.com/requestforge/requestforge v0.0.0
+	github.com/requestforge/requestforge/filestorage v0.0.0
 	github.com/requestforge/requestforge/oauth2source v0.0.0
 	github.com/zitadel/oidc/v3 v3.51.17
 	golang.org/x/net v0.59.0
@@ -33,6 +35,7 @@ require (
 	github.com/go-logr/logr v1.4.4 // indirect
 	github.com/go-logr/stdr v1.2.2 // indirect
 	github.com/gobuffalo/pop/v6 v6.1.1 // indirect
+	github.com/gofrs/flock v0.13.2 // indirect
 	github.com/gogo/protobuf v1.3.2 // indirect
 	github.com/golang-jwt/jwt/v5 v5.3.0 // indirect
 	github.com/golang/mock v1.6.0 // indirect
@@ -97,7 +100,7 @@ require (
 	golang.org/x/crypto v0.57.0 // indirect
 	golang.org/x/mod v0.41.0 // indirect
 	golang.org/x/sync v0.24.0 // indirect
-	golang.org/x/sys v0.48.0 // indirect
+	golang.org/x/sys v0.49.0 // indirect
 	golang.org/x/text v0.43.0 // indirect
 	golang.org/x/tools v0.51.0 // indirect
 	google.golang.org/genproto v0.0.0-20231106174013-bbf56f31fb17 // indirect

@@ -106,5 +106,5 @@ func fositeHandler(ctx context.Context, s *Server, key *rsa.PrivateKey) (http.Ha
 		_, _, err := provider.IntrospectToken(r.Context(), token, fosite.AccessToken, new(fosite.DefaultSession), s.Scopes...)
 		return err == nil
 	}))
-	return mux, nil
+	return oneByOne(mux), nil
 }

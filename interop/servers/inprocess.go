@@ -7,6 +7,7 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"sync"
 	"time"
 )
 
@@ -52,4 +53,15 @@ func guarded(live func(r *http.Request) bool) http.HandlerFunc {
 		w.WriteHeader(http.StatusUnauthorized)
 		w.Write([]byte(`{"error":"invalid_token"}`))
 	}
+}
+
+// oneByOne keeps concurrent requests from h: the example storages of zitadel and
+// fosite touch some of their maps without a lock.
+func oneByOne(h http.Handler) http.Handler {
+	var mu sync.Mutex
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		h.ServeHTTP(w, r)
+	})
 }

@@ -1,6 +1,7 @@
 package servers_test
 
 import (
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -37,5 +38,36 @@ func TestEveryServerIsInAFlow(t *testing.T) {
 func TestUnknownServerIsAnError(t *testing.T) {
 	if s, err := servers.Start(t.Context(), "keycloak"); err == nil || s != nil {
 		t.Errorf("got %v, %v", s, err)
+	}
+}
+
+func TestResourceRefusesWhatIsNoToken(t *testing.T) {
+	for _, name := range servers.Names() {
+		t.Run(name, func(t *testing.T) {
+			s, err := servers.Start(t.Context(), name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer s.Close()
+			for _, authorization := range []string{"", "Bearer garbage"} {
+				req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.ResourceURL, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				req.Header.Set("Authorization", authorization)
+				resp, err := http.DefaultClient.Do(req)
+				if err != nil {
+					t.Fatal(err)
+				}
+				resp.Body.Close()
+				refused := resp.StatusCode == http.StatusUnauthorized
+				if s.Refused != nil {
+					refused = s.Refused(resp)
+				}
+				if !refused {
+					t.Errorf("%q: got %s", authorization, resp.Status)
+				}
+			}
+		})
 	}
 }
