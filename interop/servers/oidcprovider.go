@@ -35,8 +35,7 @@ func init() {
 // Its resource takes every access token of the server. It asks the server's
 // store for it, but checks a signature if it is a JWT, which a client gets that
 // asks with the parameter resource=ResourceURL. Such a token can't be revoked;
-// it expires. To revoke any other access token of a user revokes its refresh
-// token too.
+// it expires.
 func StartOIDCProvider(ctx context.Context, accessTTL time.Duration) (*Server, error) {
 	node, err := lookPath("node")
 	if err != nil {
@@ -47,14 +46,15 @@ func StartOIDCProvider(ctx context.Context, accessTTL time.Duration) (*Server, e
 		return nil, fmt.Errorf("its modules are not in %s; they are installed by %s", dir, setup)
 	}
 	s := &Server{
-		Name:          "oidc-provider",
-		ClientID:      "svc",
-		ClientSecret:  rand.Text(),
-		Username:      "ann",
-		Password:      rand.Text(),
-		Scopes:        []string{"api"},
-		RefreshScopes: []string{"api"},
-		KillsFamily:   true,
+		Name:           "oidc-provider",
+		ClientID:       "svc",
+		ClientSecret:   rand.Text(),
+		Username:       "ann",
+		Password:       rand.Text(),
+		Scopes:         []string{"api"},
+		RefreshScopes:  []string{"api"},
+		KillsFamily:    true,
+		RevokesRefresh: true,
 	}
 	s.Exchange = &Exchange{
 		ClientID:         s.ClientID,

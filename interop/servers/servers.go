@@ -63,6 +63,10 @@ type Server struct {
 	// came of it, and not just itself.
 	KillsFamily bool
 
+	// RevokesRefresh says that to revoke an access token takes its refresh
+	// token along, as RFC 7009 §2.1 allows.
+	RevokesRefresh bool
+
 	close func() error
 }
 
