@@ -180,7 +180,7 @@ func TestOAuth2PasswordAndRefreshAreAStep(t *testing.T) {
 			}),
 		})
 		renewal := []string{"refresh_token ok"}
-		if s.Name == "fosite" { // where a revocation takes the refresh token along
+		if s.RevokesRefresh {
 			renewal = []string{"refresh_token refused", "password ok"}
 		}
 		replaces(t, s, wire, tokens, []string{"password ok"}, renewal)

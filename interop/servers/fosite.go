@@ -30,7 +30,8 @@ func startFosite(ctx context.Context) (*Server, error) {
 		Username: "ann", Password: "made-up-password",
 		Scopes: []string{"read"}, RefreshScopes: []string{"offline"},
 		Key: key, KeyID: "key-1", Subject: "shop",
-		KillsFamily: true,
+		KillsFamily:    true,
+		RevokesRefresh: true,
 	}
 	s.close, err = serve(func(origin string) (http.Handler, error) {
 		s.Issuer = origin

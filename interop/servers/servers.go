@@ -19,11 +19,12 @@ import (
 // protects. A field that is "" or nil is something it doesn't have. What isn't
 // in a field is in the server's own file.
 type Server struct {
-	Name      string // one of Names
-	Issuer    string
-	TokenURL  string
-	RevokeURL string // RFC 7009
-	DeviceURL string // RFC 8628: the device authorization endpoint
+	Name          string // one of Names
+	Issuer        string
+	TokenURL      string
+	RevokeURL     string // RFC 7009
+	DeviceURL     string // RFC 8628: the device authorization endpoint
+	IntrospectURL string // RFC 7662
 
 	// ResourceURL answers 200 to a GET or POST with a live access token, and
 	// to any other what Refused is true for.
@@ -61,6 +62,10 @@ type Server struct {
 	// KillsFamily says that a refresh token used twice takes the tokens that
 	// came of it, and not just itself.
 	KillsFamily bool
+
+	// RevokesRefresh says that to revoke an access token takes its refresh
+	// token along, as RFC 7009 §2.1 allows.
+	RevokesRefresh bool
 
 	close func() error
 }

@@ -134,8 +134,7 @@ func revoked(ctx context.Context, out io.Writer, s *servers.Server) error {
 		return err
 	}
 	renewal := []string{"refresh_token ok"}
-	if s.Name == "fosite" {
-		// It takes the refresh token along, as RFC 7009 §2.1 allows.
+	if s.RevokesRefresh {
 		renewal = append([]string{"refresh_token refused"}, logins(s)...)
 	}
 	id, secret := owner(s)
