@@ -11,6 +11,7 @@ require (
 	github.com/Azure/azure-sdk-for-go/sdk/azcore v1.24.0
 	github.com/google/go-github/v90 v90.0.0
 	github.com/requestforge/requestforge v0.0.0
+	github.com/stripe/stripe-go/v85 v85.0.0
 	golang.org/x/mod v0.42.0
 	google.golang.org/api v0.311.0
 	k8s.io/apimachinery v0.37.2
