@@ -100,10 +100,10 @@ func clickThrough(ctx context.Context, page string, known map[string]string) err
 	}
 	browser := &http.Client{Jar: jar}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, page, nil)
+	if err != nil {
+		return err
+	}
 	for range 10 {
-		if err != nil {
-			return err
-		}
 		resp, err := browser.Do(req)
 		if err != nil {
 			return err
@@ -120,7 +120,9 @@ func clickThrough(ctx context.Context, page string, known map[string]string) err
 		if form == nil {
 			return nil
 		}
-		req, err = submit(resp.Request, form, known)
+		if req, err = submit(resp.Request, form, known); err != nil {
+			return err
+		}
 	}
 	return errors.New("the pages have no end; is the user code right?")
 }

@@ -1,11 +1,13 @@
 package servers_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"net/http"
 	"net/url"
+	"os"
 	"strings"
 	"syscall"
 	"testing"
@@ -150,5 +152,15 @@ func TestStartEndsWithTheContext(t *testing.T) {
 		} else if !errors.Is(err, context.Canceled) {
 			t.Errorf("got %v", err)
 		}
+	}
+}
+
+func TestLockOfTheModulesNamesNoRegistry(t *testing.T) {
+	lock, err := os.ReadFile("oidcprovider/package-lock.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Contains(lock, []byte(`"integrity": "sha512-`)) || bytes.Contains(lock, []byte(`"resolved"`)) {
+		t.Error("it should say what is installed, and leave open from where: see .npmrc")
 	}
 }
