@@ -66,6 +66,7 @@ var s3s = []struct {
 	status func(error) int
 }{
 	{awsS3, awsStatus},
+	{minIO, minioStatus},
 }
 
 // Neither SDK gives its requests a GetBody. So their bodies are replayed from
@@ -246,3 +247,8 @@ func (u unasked) Invalidate(context.Context, *requestforge.Token) error {
 	u.t.Error("a token was invalidated")
 	return nil
 }
+
+// roundTrip is a function as an http.RoundTripper.
+type roundTrip func(*http.Request) (*http.Response, error)
+
+func (f roundTrip) RoundTrip(req *http.Request) (*http.Response, error) { return f(req) }
