@@ -64,8 +64,8 @@ func table(t *testing.T) string {
 		if version == "" {
 			t.Errorf("%s: no module %s in go.mod", s.name, s.module)
 		}
-		fmt.Fprintf(&b, "| %s | %s | `%s` | %s | %d | %s | %s |\n",
-			s.name, version, s.option, s.auth, s.tries, cmp.Or(s.https, "–"), s.how)
+		fmt.Fprintf(&b, "| [%s](%s) | %s | `%s` | %s | %d | %s | %s |\n",
+			s.name, s.file, version, s.option, string(s.auth)+s.where, s.tries, cmp.Or(s.https, "–"), s.how)
 	}
 	return b.String()
 }

@@ -11,7 +11,9 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -26,6 +28,7 @@ import (
 
 // sdk is one SDK: how to use it, an API for it, and what is known of it.
 type sdk struct {
+	file   string // where it is described; filled in by register
 	name   string // as people call it
 	module string // its module path; the version is that of go.mod
 	option string // the SDK's own option for a client or transport, as code
@@ -54,6 +57,10 @@ type sdk struct {
 	// requests have no GetBody has to stay below MaxReplayBody.
 	body int
 
+	// posts is whether even a read is a POST, so that our layer retries it
+	// with RetryNonIdempotent only.
+	posts bool
+
 	// tls is whether the API is spoken to over https.
 	tls bool
 
@@ -62,6 +69,7 @@ type sdk struct {
 	hides bool
 
 	auth  auth   // whether it sets the header itself
+	where string // for the table: added to auth
 	tries int    // how often it sends a read, by default, that is answered with a 503
 	https string // for the table: what insists on https, or on an *http.Transport; "" means nothing does
 	how   string // for the table: how to combine it with requestforge; Markdown
@@ -88,6 +96,8 @@ type conn struct {
 	// retries is whether the SDK's own retries are on, as they are by
 	// default. False means that it sends a request once.
 	retries bool
+
+	log io.Writer // where the SDK's own log goes, with as much as it has
 }
 
 // client is an SDK at work. Both return what the SDK decoded from the API's
@@ -101,6 +111,8 @@ type client struct {
 var sdks []*sdk
 
 func register(s sdk) *sdk {
+	_, file, _, _ := runtime.Caller(1)
+	s.file = filepath.Base(file)
 	s.reads, s.writes = max(s.reads, 1), max(s.writes, 1)
 	if s.body == 0 {
 		s.body = 256 << 10
@@ -304,7 +316,7 @@ func retries(t *testing.T, s *sdk) {
 	} {
 		w := newSimulation(t, s, requestforge.Config{
 			CallerHeader: requestforge.ReplaceCaller,
-			Retry:        requestforge.RetryPolicy{RetryMax: test.ours},
+			Retry:        requestforge.RetryPolicy{RetryMax: test.ours, RetryNonIdempotent: s.posts},
 		})
 		w.sim.FailAPI(authtest.Fault{Status: http.StatusServiceUnavailable})
 		c := w.open(t, s.needed(), test.sdk)
@@ -374,7 +386,7 @@ type world struct {
 	shelf *shelf
 	above *watch   // between the SDK and our transport
 	below *watch   // between our transport and the network
-	log   *journal // our layers', at every level
+	log   *journal // our layers' and the SDK's, with all they have
 }
 
 // newWorld listens on loopback.
@@ -440,6 +452,7 @@ func (w *world) open(t *testing.T, credential string, retries bool) client {
 		http:       &http.Client{Transport: w.above},
 		credential: credential,
 		retries:    retries,
+		log:        w.log,
 	})
 }
 
