@@ -207,6 +207,9 @@ func revoked(t *testing.T, s *sdk, credential string, caller requestforge.Caller
 	if len(requests) != want {
 		t.Errorf("%d requests arrived, want %d", len(requests), want)
 	}
+	if !token.MatchString(requests[0].auth) {
+		t.Errorf("secrets looks for %s, which isn't what tokens look like", token)
+	}
 	var refused int
 	var midway bool
 	for i, r := range requests {
