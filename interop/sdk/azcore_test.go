@@ -21,6 +21,18 @@ import (
 	"github.com/requestforge/requestforge/authtest"
 )
 
+// withoutGetBody is a policy for whoever replays what azcore sends. Its GetBody
+// doesn't return a copy of the body, as net/http has it, but rewinds the one
+// there is; and that is still being read by the transport if the server has
+// refused a request in the middle of its body. Without GetBody what is sent is
+// kept, up to MaxReplayBody.
+type withoutGetBody struct{}
+
+func (withoutGetBody) Do(req *policy.Request) (*http.Response, error) {
+	req.Raw().GetBody = nil
+	return req.Next()
+}
+
 // An Azure client asks a server behind a login of two calls. Every client of
 // the SDK takes these options.
 func Example_azcore() {
@@ -40,6 +52,8 @@ func Example_azcore() {
 		Tokens:  tokens,
 		Origins: []string{srv.URL},
 		Retry:   requestforge.RetryPolicy{RetryMax: 3},
+
+		MaxReplayBody: 1 << 20, // see withoutGetBody
 	})
 	if err != nil {
 		log.Fatal(err)
@@ -47,6 +61,8 @@ func Example_azcore() {
 	pipeline := runtime.NewPipeline("shop", "v1.0.0", runtime.PipelineOptions{}, &policy.ClientOptions{
 		Transport: &http.Client{Transport: transport, Timeout: 30 * time.Second},
 		Retry:     policy.RetryOptions{MaxRetries: -1}, // ours is enough
+
+		PerRetryPolicies: []policy.Policy{withoutGetBody{}},
 	})
 
 	req, err := runtime.NewRequest(context.Background(), "GET", srv.URL+"/settings/note")
@@ -75,7 +91,8 @@ var azure = register(sdk{
 	tries:  4,
 	tls:    true,
 	https:  "its `BearerTokenPolicy` on https",
-	how:    "`Retry.MaxRetries: -1`; no credential, or `ReplaceCaller`.",
+	how:    "`Retry.MaxRetries: -1`; no credential, or `ReplaceCaller`; a policy that drops its `GetBody`, which rewinds a body that may still be read, and a `MaxReplayBody` that is enough.",
+	keep:   1 << 20,
 
 	api: func(s *shelf) http.Handler {
 		mux := http.NewServeMux()
@@ -103,7 +120,7 @@ var azure = register(sdk{
 		if !c.retries {
 			opts.Retry.MaxRetries = -1
 		}
-		var policies []policy.Policy
+		policies := []policy.Policy{withoutGetBody{}}
 		if c.credential != "" {
 			policies = append(policies, runtime.NewBearerTokenPolicy(azureCredential(c.credential), nil, nil))
 		}
@@ -144,6 +161,25 @@ type azureCredential string
 
 func (c azureCredential) GetToken(context.Context, policy.TokenRequestOptions) (azcore.AccessToken, error) {
 	return azcore.AccessToken{Token: string(c), ExpiresOn: time.Now().Add(time.Hour)}, nil
+}
+
+// The reason for withoutGetBody: what azcore's GetBody returns is the body that
+// is being sent.
+func TestAzcoreGetBodyIsNoCopy(t *testing.T) {
+	req, err := runtime.NewRequest(t.Context(), "PUT", "https://api.test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := runtime.MarshalAsJSON(req, "value"); err != nil {
+		t.Fatal(err)
+	}
+	again, err := req.Raw().GetBody()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again != req.Raw().Body {
+		t.Error("GetBody returns another body; withoutGetBody isn't needed any more")
+	}
 }
 
 // The table says what azcore insists on, and that it is its policy that does.

@@ -54,8 +54,11 @@ type sdk struct {
 	reads, writes int
 
 	// body is how many bytes a write has. Zero means 256 KiB. An SDK whose
-	// requests have no GetBody has to stay below MaxReplayBody.
+	// requests have no GetBody has to stay below keep.
 	body int
+
+	// keep is Config.MaxReplayBody.
+	keep int64
 
 	// posts is whether even a read is a POST, so that our layer retries it
 	// with RetryNonIdempotent only.
@@ -203,6 +206,9 @@ func revoked(t *testing.T, s *sdk, credential string, caller requestforge.Caller
 	want := 3*s.reads + 2*s.writes + 3
 	if len(requests) != want {
 		t.Errorf("%d requests arrived, want %d", len(requests), want)
+	}
+	if !token.MatchString(requests[0].auth) {
+		t.Errorf("secrets looks for %s, which isn't what tokens look like", token)
 	}
 	var refused int
 	var midway bool
@@ -438,6 +444,7 @@ func (w *world) connect(t *testing.T, sim *authtest.Simulator, cfg requestforge.
 	cfg.Tokens = tokens
 	cfg.Origins = []string{sim.URL}
 	cfg.Header = w.s.header
+	cfg.MaxReplayBody = w.s.keep
 	cfg.Logger, cfg.LogHeaders = logger, true
 	transport, err := requestforge.NewTransport(cfg)
 	if err != nil {

@@ -35,7 +35,7 @@ func run(ctx context.Context, out io.Writer) error {
 		return err
 	}
 	defer r.Close()
-	return tell(ctx, out, r, 5*time.Second)
+	return tell(ctx, out, r, 10*time.Second)
 }
 
 // tell does everything with r. life is what a token gets that has to expire.

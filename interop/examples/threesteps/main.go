@@ -169,7 +169,7 @@ func tell(ctx context.Context, out io.Writer, op *servers.Server, r *servers.Reg
 }
 
 // life is what the registry gives a token that has to expire.
-const life = 5 * time.Second
+const life = 10 * time.Second
 
 // asks reports whether a request's form has that grant type. The body is left
 // alone.
