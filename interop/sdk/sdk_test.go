@@ -6,6 +6,7 @@ package sdk_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -444,7 +445,7 @@ func (w *world) connect(t *testing.T, sim *authtest.Simulator, cfg requestforge.
 	cfg.Tokens = tokens
 	cfg.Origins = []string{sim.URL}
 	cfg.Header = w.s.header
-	cfg.MaxReplayBody = w.s.keep
+	cfg.MaxReplayBody = cmp.Or(cfg.MaxReplayBody, w.s.keep)
 	cfg.Logger, cfg.LogHeaders = logger, true
 	transport, err := requestforge.NewTransport(cfg)
 	if err != nil {
