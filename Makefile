@@ -6,6 +6,8 @@
 #	make chaos SEED=7         a minute in which everything goes wrong, judged
 #	make mutations            the same, with faults put into the code: each is noticed
 #	make fuzz FUZZTIME=1m     every fuzz target, one after another
+#	make interop              inside real SDKs, and with real auth servers; needs Node.js and npm, too
+#	make bench                side by side with the peers, on a machine with nothing else to do
 #	make nightly              the long forms of all of it
 #	make readme               write the Go blocks of the Markdown files anew
 #
@@ -26,8 +28,12 @@ LIST  := git -c safe.directory=$(CURDIR) ls-files --cached --others --exclude-st
 FILES := $(sort $(wildcard $(shell $(LIST))))
 FILES := $(foreach f,$(FILES),$(if $(findstring /testdata/,/$(f)),,$(f)))
 
-# Every go.mod makes its folder a module to be checked.
+# Every go.mod makes its folder a module to be checked. Those in APART take much
+# to download and build, or servers that not everybody has, and have a target of
+# their own.
+APART    := interop
 MODULES  := $(patsubst %/,%,$(dir $(filter go.mod %/go.mod,$(FILES))))
+MODULES  := $(filter-out $(APART),$(MODULES))
 GOFILES  := $(filter %.go,$(FILES))
 MARKDOWN := $(filter %.md,$(FILES))
 
@@ -39,7 +45,7 @@ RUNS := $(CURDIR)/.cache/runs
 gotest = $(BIN)/gotestsum --format standard-quiet --hide-summary skipped \
 	--jsonfile "$(RUNS)/$(1)-$$(echo $$m | tr / -).json" --
 
-.PHONY: test conformance chaos mutations fuzz nightly readme tools $(PARTS)
+.PHONY: test conformance chaos mutations fuzz interop bench nightly readme tools $(PARTS)
 .NOTPARALLEL:
 
 test:
@@ -121,7 +127,15 @@ chaos:
 mutations:
 	@$(GO) run -C chaos ./mutate
 
-nightly: test conformance chaos mutations
+# What test does for the other modules, after the servers are there.
+interop: tools
+	@interop/setup.sh
+	@cd interop && $(GO) vet ./... && $(BIN)/staticcheck ./...
+	@mkdir -p $(RUNS) && rm -f $(RUNS)/interop-*
+	@m=interop; cd interop && $(call gotest,interop) -race -shuffle=on ./...
+	@$(BIN)/promises interop/PROMISES.md $(RUNS)/interop-*.json
+
+nightly: test conformance chaos mutations interop
 	@$(MAKE) --no-print-directory chaos SEED=$$(date +%s)
 	@CONFORMANCE_CACHE=$(CURDIR)/.cache/conformance conformance/run.sh $(WRAPS:%=conformance/wraps/%)
 	@$(MAKE) --no-print-directory fuzz FUZZTIME=5m

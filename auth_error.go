@@ -46,6 +46,12 @@ type AuthError struct {
 	// has to change something, a password or a configuration, first.
 	Permanent bool
 
+	// ParentRefused means that it was a parent's token that the auth server
+	// refused: the pipeline replaces the parents' tokens and tries once
+	// more. It takes a 401 or 403 that isn't Permanent for that anyway; a
+	// fetcher sets the field where its protocol says so in another way.
+	ParentRefused bool
+
 	// RetryAfter is how long to wait before the next try: what the auth
 	// server asked for, or what is left of the step's cool-down. Zero means
 	// that nothing is known.

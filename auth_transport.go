@@ -8,16 +8,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"net/http"
 	"strings"
 	"sync"
 	"time"
 
-	"github.com/cenkalti/backoff/v4"
-
-	"github.com/requestforge/requestforge/internal/challenge"
 	"github.com/requestforge/requestforge/internal/match"
 )
 
@@ -302,7 +298,7 @@ func (t *AuthTransport) roundTrip(x *exchange, req *http.Request) (*http.Respons
 		closeBody(out)
 		return nil, err
 	}
-	out.Header = r.header.put(req.Header, value)
+	out.Header = r.header.put(req.Header, value, t.CallerHeader == ReplaceCaller)
 	resp, err := forward(base, x, out)
 	if err == nil && resp != nil && t.refused(tok, resp) {
 		if own && x.retrying() {
@@ -349,7 +345,7 @@ func (t *AuthTransport) replay(x *exchange, r *rules, req *http.Request, tok *To
 		}
 		out := new(http.Request)
 		*out = *req
-		out.Header = r.header.put(req.Header, value)
+		out.Header = r.header.put(req.Header, value, t.CallerHeader == ReplaceCaller)
 		out.Body = body
 		discard(resp)
 		x.replayed()
@@ -370,11 +366,13 @@ func (t *AuthTransport) replay(x *exchange, r *rules, req *http.Request, tok *To
 // its header value; nil if there is to be no replay.
 func (t *AuthTransport) another(x *exchange, r *rules, req *http.Request, tok *Token) (*Token, []string) {
 	if x.schedule == nil {
-		if x.schedule = r.retry(); x.schedule == nil {
+		s := r.retry()
+		if s == nil {
 			return nil, nil
 		}
+		x.schedule = &s
 	}
-	wait := x.schedule.NextBackOff()
+	wait := (*x.schedule).NextBackOff()
 	if wait < 0 || !sleep(req, wait) {
 		return nil, nil
 	}
@@ -387,135 +385,6 @@ func (t *AuthTransport) another(x *exchange, r *rules, req *http.Request, tok *T
 		return nil, nil
 	}
 	return next, value
-}
-
-// refused reports whether resp means that tok is bad, and notes on tok if it
-// means the opposite.
-func (t *AuthTransport) refused(tok *Token, resp *http.Response) bool {
-	var refused bool
-	if t.Refused != nil {
-		refused = askRefused(t.Refused, resp)
-	} else {
-		refused = resp.StatusCode == http.StatusUnauthorized && !insufficientScope(resp)
-	}
-	if !refused && accepts(resp) {
-		tok.accept()
-	}
-	return refused
-}
-
-// accepts reports whether resp shows that its token was good.
-func accepts(resp *http.Response) bool {
-	return resp.StatusCode < 400 || insufficientScope(resp)
-}
-
-// insufficientScope reports whether resp says that the token is good but not
-// for this (RFC 6750 §3.1).
-func insufficientScope(resp *http.Response) bool {
-	return (resp.StatusCode == http.StatusUnauthorized || resp.StatusCode == http.StatusForbidden) &&
-		challenge.HasBearerError(resp.Header, "insufficient_scope")
-}
-
-// maxPeek is how much of a body a Refused predicate may read.
-const maxPeek = 64 << 10
-
-// askRefused asks the predicate, and puts back what it read of the body.
-func askRefused(refused func(*http.Response) bool, resp *http.Response) bool {
-	if resp.StatusCode == http.StatusSwitchingProtocols {
-		return refused(&http.Response{Status: resp.Status, StatusCode: resp.StatusCode, Header: resp.Header, Body: http.NoBody, Request: resp.Request})
-	}
-	body := resp.Body
-	peek := &peek{src: body}
-	resp.Body = peek
-	answer := refused(resp)
-	if len(peek.kept) == 0 && peek.err == nil {
-		resp.Body = body
-	} else {
-		resp.Body = &putBack{peek.kept, peek.err, body}
-	}
-	return answer
-}
-
-// peek keeps what is read through it, up to maxPeek bytes, where it ends. Its
-// Close does nothing.
-type peek struct {
-	src  io.Reader
-	kept []byte
-	err  error // of src
-}
-
-func (p *peek) Read(b []byte) (int, error) {
-	if p.err != nil {
-		return 0, p.err
-	}
-	room := maxPeek - len(p.kept)
-	if room == 0 {
-		return 0, io.EOF
-	}
-	n, err := p.src.Read(b[:min(len(b), room)])
-	p.kept = append(p.kept, b[:n]...)
-	p.err = err
-	return n, err
-}
-
-func (p *peek) Close() error { return nil }
-
-// putBack is a body of which the beginning was read already.
-type putBack struct {
-	kept []byte
-	err  error // what came after kept, if src has nothing more
-	io.ReadCloser
-}
-
-func (p *putBack) Read(b []byte) (int, error) {
-	if len(p.kept) > 0 {
-		n := copy(b, p.kept)
-		p.kept = p.kept[n:]
-		return n, nil
-	}
-	if p.err != nil {
-		return 0, p.err
-	}
-	return p.ReadCloser.Read(b)
-}
-
-// readySource is a TokenSource that can say at once, without a context,
-// whether it has a live token.
-type readySource interface {
-	ready(ctx context.Context) *Token
-}
-
-// token asks src for the token of req. It honours req.Cancel beside the
-// context, as the transports of net/http do.
-func token(src TokenSource, req *http.Request) (*Token, error) {
-	ctx := req.Context()
-	if done := cancelOf(req); done != nil {
-		// http.Client sets Cancel on each request if it has a Timeout,
-		// so the common case has to be cheap.
-		if r, ok := src.(readySource); ok {
-			if tok := r.ready(ctx); tok != nil {
-				return tok, nil
-			}
-		}
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithCancel(ctx)
-		defer cancel()
-		if over(req) {
-			cancel() // before the source can start a fetch for nobody
-		}
-		go func() {
-			select {
-			case <-done:
-				cancel()
-			case <-ctx.Done():
-			}
-		}()
-	}
-	tok, err := src.Token(ctx)
-	if err == nil && tok == nil {
-		err = errNoToken
-	}
-	return tok, err
 }
 
 // headerValue is what the header has to hold. It is ready-made on tokens of
@@ -554,14 +423,16 @@ func (s *spellings) in(h http.Header) bool {
 }
 
 // put returns a copy of h in which value is the only one of the header. The
-// values are shared.
-func (s *spellings) put(h http.Header, value []string) http.Header {
+// values are shared. Without replace h has none, see in.
+func (s *spellings) put(h http.Header, value []string, replace bool) http.Header {
 	c := maps.Clone(h)
 	if c == nil {
 		c = make(http.Header, 1)
 	}
-	for _, name := range s[1:] {
-		delete(c, name)
+	if replace {
+		for _, name := range s[1:] {
+			delete(c, name)
+		}
 	}
 	c[s[0]] = value
 	return c
@@ -572,60 +443,3 @@ func (t *AuthTransport) Unwrap() http.RoundTripper { return baseOr(t.Base) }
 
 // CloseIdleConnections passes the call on to the transport below.
 func (t *AuthTransport) CloseIdleConnections() { closeIdle(baseOr(t.Base)) }
-
-// Schedule says how long to wait before the next replay; negative: no more.
-// A BackOff of cenkalti/backoff fits, v4 and v5.
-type Schedule interface{ NextBackOff() time.Duration }
-
-// AuthRetryStrategy makes the Schedule of one request. It is called for the
-// first refusal of a request, by many goroutines at once.
-type AuthRetryStrategy func() Schedule
-
-// SimpleAuthRetry replays up to retries times, each after delay.
-func SimpleAuthRetry(retries int, delay time.Duration) AuthRetryStrategy {
-	return func() Schedule { return limited(retries, backoff.NewConstantBackOff(max(0, delay))) }
-}
-
-// ExponentialAuthRetry replays up to retries times, after waits that begin
-// near base, double, are spread by half and end at limit.
-func ExponentialAuthRetry(retries int, base, limit time.Duration) AuthRetryStrategy {
-	return func() Schedule {
-		return limited(retries, backoff.NewExponentialBackOff(
-			backoff.WithInitialInterval(max(0, base)),
-			backoff.WithMultiplier(2),
-			backoff.WithMaxInterval(max(0, limit)),
-			backoff.WithMaxElapsedTime(0),
-		))
-	}
-}
-
-func limited(retries int, b backoff.BackOff) Schedule {
-	return backoff.WithMaxRetries(b, uint64(max(0, retries)))
-}
-
-// StaticToken is a TokenSource that has tok and never another, for API keys
-// and the like. A refusal of it goes back to the caller. tok is copied; nil or
-// one that can't be sent is an error from Token.
-func StaticToken(tok *Token) TokenSource {
-	if err := tok.validate(); err != nil {
-		return &staticSource{err: &mistake{fmt.Errorf("requestforge: StaticToken: %w", err)}}
-	}
-	own := *tok
-	own.prov = newProvenance(&own)
-	return &staticSource{tok: &own}
-}
-
-type staticSource struct {
-	tok *Token
-	err error
-}
-
-func (s *staticSource) Token(context.Context) (*Token, error)    { return s.tok, s.err }
-func (s *staticSource) Invalidate(context.Context, *Token) error { return nil }
-func (s *staticSource) ready(context.Context) *Token             { return s.tok }
-
-// Format prints the token as a Token prints itself: some verbs follow a
-// pointer into a struct without asking.
-func (s *staticSource) Format(f fmt.State, verb rune) {
-	format(f, verb, fmt.Sprintf("StaticToken(%v)", s.tok))
-}

@@ -375,7 +375,7 @@ func ExampleLoggingTransport() {
 	}
 	resp.Body.Close()
 	// Output:
-	// level=INFO msg=request method=GET url="https://api.example.com/users?session=REDACTED" status=200 attempts=1 replayed=0 request_header="map[Accept:[application/json] Cookie:[REDACTED]]" response_header="map[Cache-Control:[no-store] Content-Type:[application/json]]"
+	// level=INFO msg=request attempts=1 replayed=0 method=GET url="https://api.example.com/users?session=REDACTED" status=200 request_header="map[Accept:[application/json] Cookie:[REDACTED]]" response_header="map[Cache-Control:[no-store] Content-Type:[application/json]]"
 }
 
 // A request that may be repeated is sent again after a failure: here twice,

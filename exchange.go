@@ -46,8 +46,9 @@ type exchange struct {
 
 	// schedule is asked after each refusal, nil until the first one. It
 	// belongs to the caller's request, not to one attempt of the retry
-	// layer, which is what keeps the send budget additive.
-	schedule Schedule
+	// layer, which is what keeps the send budget additive. A pointer, since
+	// most requests never have one and all pay for the room.
+	schedule *Schedule
 }
 
 // tally counts what one exchange did. The fields are atomic because a

@@ -169,6 +169,8 @@ type Input struct {
 //     are; any other error is not, since a wrong password tried again may
 //     lock the account.
 //   - Its errors are logged. They must not hold what the server sent.
+//   - If it has a method Validate() error, NewPipeline calls it and reports
+//     what it returns, before anything is fetched.
 type Fetcher interface {
 	Fetch(ctx context.Context, in Input) (*Token, error)
 }

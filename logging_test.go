@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
+	"regexp"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -69,6 +70,44 @@ func TestLogHasOneRecordARequest(t *testing.T) {
 			"replayed": 0.0,
 		}}
 		assert.Equal(t, want, records())
+	})
+}
+
+// opaque hides which handler it holds.
+type opaque struct{ slog.Handler }
+
+func TestLogRecordIsTheSameForEveryHandler(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var wrote [2]string
+		for i := range wrote {
+			var out bytes.Buffer
+			var h slog.Handler = slog.NewTextHandler(&out, nil)
+			if i == 1 {
+				h = opaque{h}
+			}
+			statuses := []int{503, 200, 404}
+			layer := &requestforge.LoggingTransport{
+				Logger: slog.New(h).With("service", "shop"),
+				Base: &requestforge.RetryTransport{
+					Policy: requestforge.ExponentialBackoff(1, time.Nanosecond, time.Nanosecond),
+					Base: sendFunc(func(req *http.Request) (*http.Response, error) {
+						status := statuses[0]
+						statuses = statuses[1:]
+						return answer(req, status, nil), nil
+					}),
+				},
+			}
+			for range 2 {
+				req, err := http.NewRequest("GET", "https://h/users", nil)
+				require.NoError(t, err)
+				_, err = layer.RoundTrip(req)
+				require.NoError(t, err)
+			}
+			wrote[i] = strings.TrimSpace(regexp.MustCompile(`(?m)(time|duration)=\S+ ?`).ReplaceAllString(out.String(), ""))
+		}
+		assert.Equal(t, wrote[1], wrote[0])
+		assert.Equal(t, `level=INFO msg=request service=shop attempts=2 replayed=0 method=GET url=https://h/users status=200`+" \n"+
+			`level=WARN msg=request service=shop attempts=1 replayed=0 method=GET url=https://h/users status=404`, wrote[0])
 	})
 }
 

@@ -8,6 +8,7 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/requestforge/requestforge/internal/redact"
@@ -18,12 +19,12 @@ import (
 //
 // The record's message is "request" and its attributes are
 //
+//   - attempts, the sends that a RetryTransport below asked for, and 1 without
+//     one; replayed, the sends after a refused token
 //   - method and url, the URL with user info, query values and fragment
 //     masked; its path is shown as it is
 //   - status, or error, the error's text with the URLs in it masked
 //   - duration, up to the response's header
-//   - attempts, the sends that a RetryTransport below asked for, and 1 without
-//     one; replayed, the sends after a refused token
 //   - with Headers, request_header and response_header
 //
 // Its level is Info for a status below 400 and for a request that its caller
@@ -49,6 +50,9 @@ type LoggingTransport struct {
 	// like the request's own. The token isn't among the request's headers
 	// here, which are the caller's; it is added further down.
 	Headers bool
+
+	once  sync.Once
+	usual slog.Handler // see handler
 }
 
 // RoundTrip sends req to Base and logs what came of it.
@@ -83,14 +87,19 @@ func (t *LoggingTransport) roundTrip(x *exchange, req *http.Request) (*http.Resp
 	}
 	// What the layers above have counted before is none of ours.
 	attemptsNow, replaysNow := countsOf(counts)
+	attempts, replays = max(1, attemptsNow-attempts), replaysNow-replays
+
 	record := slog.NewRecord(start.Add(duration), level, "request", 0)
+	handler := t.handler()
+	if handler == nil || attempts != 1 || replays != 0 {
+		handler = t.Logger.Handler()
+		record.AddAttrs(sends(attempts, replays)...)
+	}
 	record.AddAttrs(
 		slog.String("method", cmp.Or(req.Method, http.MethodGet)),
 		slog.String("url", redact.URL(req.URL)),
 		outcome(resp, err),
 		slog.Duration("duration", duration),
-		slog.Int64("attempts", max(1, attemptsNow-attempts)),
-		slog.Int64("replayed", replaysNow-replays),
 	)
 	if t.Headers {
 		record.AddAttrs(slog.Any("request_header", redact.Header(req.Header)))
@@ -99,8 +108,28 @@ func (t *LoggingTransport) roundTrip(x *exchange, req *http.Request) (*http.Resp
 		}
 	}
 	// As in slog itself, there is nobody to tell of a handler's error.
-	_ = t.Logger.Handler().Handle(ctx, record)
+	_ = handler.Handle(ctx, record)
 	return resp, err
+}
+
+// handler is the Logger's with the counts of a request that was sent once, nil
+// if there would be no gain. slog's own handlers format beforehand what they
+// get by WithAttrs, and the counts are a third of a record. Of others it isn't
+// known, and those that somebody wrote in a hurry forget it.
+func (t *LoggingTransport) handler() slog.Handler {
+	t.once.Do(func() {
+		switch h := t.Logger.Handler().(type) {
+		case *slog.JSONHandler, *slog.TextHandler:
+			t.usual = h.WithAttrs(sends(1, 0))
+		}
+	})
+	return t.usual
+}
+
+// sends are the attributes that count. They come first in a record, since
+// attributes of a handler do.
+func sends(attempts, replays int64) []slog.Attr {
+	return []slog.Attr{slog.Int64("attempts", attempts), slog.Int64("replayed", replays)}
 }
 
 // begin sees to it that the layers below count what they do. It returns the

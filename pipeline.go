@@ -177,7 +177,8 @@ type step struct {
 
 // state is all that changes in a Pipeline, for one subject.
 type state struct {
-	p *Pipeline
+	p    *Pipeline
+	made time.Time
 
 	// leaf is the token that requests carry. It is replaced and cleared
 	// under mu, together with what made it live or dead, and read on
@@ -209,7 +210,8 @@ type stepState struct {
 	futile  time.Time // when blaming the parents changed nothing
 }
 
-// held is a token with what decides about its life. Immutable but for next.
+// held is a token with what decides about its life. Immutable but for next and
+// calm.
 type held struct {
 	tok     *Token
 	stamp   uint64
@@ -221,6 +223,10 @@ type held struct {
 	// the background, from hard on it isn't handed out.
 	soft, hard int64
 	next       atomic.Int64 // no renewal begins before it
+
+	// calm is the time since the state was made, in nanoseconds, up to
+	// which the token needs no look at the wall clock (see ready).
+	calm atomic.Int64
 }
 
 // provenance is where a token came from, and what is ready-made for putting
@@ -375,6 +381,7 @@ func NewPipeline(cfg PipelineConfig) (*Pipeline, error) {
 func (p *Pipeline) newState() *state {
 	st := &state{
 		p:       p,
+		made:    time.Now(),
 		steps:   make([]stepState, len(p.steps)),
 		flights: make([]flight.Flight[*held], len(p.steps)),
 		stats:   make([]stepCounters, len(p.steps)),
@@ -410,15 +417,33 @@ func (p *Pipeline) ready(ctx context.Context) *Token {
 	if h == nil {
 		return nil
 	}
+	if h.hard == 0 {
+		return h.tok
+	}
+	since := time.Since(st.made)
+	if left := time.Duration(h.calm.Load()) - since; left > 0 && left <= wallEvery {
+		return h.tok
+	}
 	now := time.Now()
 	if !h.fresh(now) {
 		return nil
 	}
-	if h.soft != 0 && now.UnixNano() >= h.soft {
+	edge := h.hard
+	if h.soft != 0 {
+		edge = h.soft
+	}
+	if left := time.Duration(edge - now.UnixNano()); left > 0 {
+		h.calm.Store(int64(since + min(left, wallEvery)))
+	} else {
 		st.ahead(ctx, h, now)
 	}
 	return h.tok
 }
+
+// wallEvery is how often the hot path reads the wall clock, which tokens
+// expire by. It costs twice what the monotonic clock does, but that one stands
+// still while the machine sleeps, and doesn't see the other being set.
+const wallEvery = 100 * time.Millisecond
 
 // Refresh fetches newer tokens for every step and returns the leaf's. Until
 // then, and if it fails, the old ones stay live. Called again while it runs,

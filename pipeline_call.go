@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"slices"
 	"sync"
 	"time"
@@ -135,8 +136,11 @@ func (f *fetch) parents(ctx context.Context) ([]*held, error) {
 // that is still good must not die of an auth server's bad day.
 func (f *fetch) blame(ctx context.Context, parents []*held, err error) bool {
 	var auth *AuthError
-	if len(parents) == 0 || !errors.As(err, &auth) ||
-		auth.StatusCode != 401 && auth.StatusCode != 403 || auth.Permanent {
+	if len(parents) == 0 || !errors.As(err, &auth) {
+		return false
+	}
+	bare := (auth.StatusCode == http.StatusUnauthorized || auth.StatusCode == http.StatusForbidden) && !auth.Permanent
+	if !bare && !auth.ParentRefused {
 		return false
 	}
 	f.mu.Lock()
@@ -280,7 +284,7 @@ func (f *fetch) name(err error) *AuthError {
 	if errors.As(err, &auth) {
 		named.Permanent, named.RetryAfter = auth.Permanent, auth.RetryAfter
 		if auth.Step == "" { // else another pipeline's: not this step's answer
-			named.StatusCode, named.Code = auth.StatusCode, auth.Code
+			named.StatusCode, named.Code, named.ParentRefused = auth.StatusCode, auth.Code, auth.ParentRefused
 			if err == error(auth) {
 				named.Err = auth.Err
 			}

@@ -160,11 +160,16 @@ func storageKey(prefix, name string) string {
 	return prefix + ":" + url.QueryEscape(name)
 }
 
-// checkFetcher asks a fetcher of ours for its mistakes, and for the steps
+// checkFetcher asks a fetcher for its mistakes, and one of ours for the steps
 // whose tokens it wants.
 func checkFetcher(c Step, field string, f Fetcher, bad func(string, ...any)) {
 	if f, ok := f.(interface{ check() error }); ok {
 		if err := f.check(); err != nil {
+			bad("step %q: %s: %w", c.Name, field, err)
+		}
+	}
+	if f, ok := f.(interface{ Validate() error }); ok {
+		if err := f.Validate(); err != nil {
 			bad("step %q: %s: %w", c.Name, field, err)
 		}
 	}

@@ -17,6 +17,11 @@ import (
 	rf "github.com/requestforge/requestforge"
 )
 
+// mistaken is somebody's own Fetcher, with mistakes that it knows of.
+type mistaken struct{ rf.FetcherFunc }
+
+func (mistaken) Validate() error { return errors.New("TokenURL: empty") }
+
 // plainStorage is a Storage and nothing else.
 type plainStorage struct{ rf.Storage }
 
@@ -56,6 +61,8 @@ func TestPipelineConfigMistakesAreErrorsThatSayWhich(t *testing.T) {
 		"a nil refresh":      {one(func(s *rf.Step) { s.Refresh = (*rf.HeaderFetcher)(nil) }), []string{`"user": Refresh is a nil *requestforge.HeaderFetcher`}},
 		"an empty fetcher":   {one(func(s *rf.Step) { s.Fetcher = &rf.BodyFetcher{} }), []string{`"user": Fetcher`, "URL"}},
 		"an empty refresh":   {one(func(s *rf.Step) { s.Refresh = &rf.HeaderFetcher{} }), []string{`"user": Refresh`, "URL", "TokenHeader"}},
+		"a mistaken fetcher": {one(func(s *rf.Step) { s.Fetcher = mistaken{} }), []string{`"user": Fetcher: TokenURL: empty`}},
+		"a mistaken refresh": {one(func(s *rf.Step) { s.Refresh = mistaken{} }), []string{`"user": Refresh: TokenURL: empty`}},
 		"a negative TTL":     {one(func(s *rf.Step) { s.TTL = -time.Second }), []string{`"user": TTL is negative (-1s)`}},
 		"a stranger's token": {one(func(s *rf.Step) { s.Fetcher = header("app") }), []string{`"user": Fetcher.HeaderFrom wants the token of "app"`}},
 		"for a refresh, too": {one(func(s *rf.Step) { s.Refresh = header("app") }), []string{`"user": Refresh.HeaderFrom wants the token of "app"`}},

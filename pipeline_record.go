@@ -23,6 +23,11 @@ const (
 	// minKeep is how long a leaf's record without a refresh token outlives
 	// its expiry: long enough for its mark to outlive every copy of it.
 	minKeep = time.Hour
+
+	// A rotated refresh token is saved by so many tries, with a pause before
+	// each but the first.
+	saveTries = 3
+	savePause = 50 * time.Millisecond
 )
 
 // look loads the step and its ancestors and returns what will do.
@@ -267,13 +272,31 @@ func (f *fetch) save(ctx context.Context, tok *Token, parents []*held) (*held, e
 	seen, prev := ss.seen, ss.cur
 	f.mu.Unlock()
 
-	entry, err := f.p.store.save(ctx, s.key, r, seen)
-	if err == nil && entry.Record == nil {
-		// What was seen is gone from the storage, ours isn't there yet.
-		entry, err = f.p.store.save(ctx, s.key, r, 0)
+	rotated := tok.RefreshToken != "" && (prev == nil || prev.tok.RefreshToken != tok.RefreshToken)
+	tries := 1
+	if rotated && f.leased() {
+		// What the storage holds is a refresh token that is spent, and the
+		// next process would send it once more. A call that only seemed to
+		// have failed does no harm: the second one gets what it saved.
+		tries = saveTries
 	}
-	if err == nil && entry.Record == nil {
-		err = errors.New("not saved")
+	var entry Entry
+	var err error
+	for n := range tries {
+		if n > 0 {
+			time.Sleep(savePause)
+		}
+		entry, err = f.p.store.save(ctx, s.key, r, seen)
+		if err == nil && entry.Record == nil {
+			// What was seen is gone from the storage, ours isn't there yet.
+			entry, err = f.p.store.save(ctx, s.key, r, 0)
+		}
+		if err == nil && entry.Record == nil {
+			err = errors.New("not saved")
+		}
+		if err == nil {
+			break
+		}
 	}
 	if err == nil && !sameToken(entry.Record, h) {
 		// Somebody was faster; theirs is everyone's, if it is of use.
@@ -296,7 +319,7 @@ func (f *fetch) save(ctx context.Context, tok *Token, parents []*held) (*held, e
 		h.stamp, ss.seen = entry.Record.Stamp, entry.Record.Stamp
 	}
 	f.mu.Unlock()
-	if s.OnRotate != nil && tok.RefreshToken != "" && (prev == nil || prev.tok.RefreshToken != tok.RefreshToken) {
+	if s.OnRotate != nil && rotated {
 		hook(func() { s.OnRotate(ctx, h.tok) })
 	}
 	if !f.keep(h) {

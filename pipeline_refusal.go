@@ -16,7 +16,8 @@ import (
 // A token that some server has accepted before was revoked: it goes alone, or
 // RefreshFrom's with all that was made from it. One that nothing ever
 // accepted was bad from the start: the n-th such refusal in a row blames the
-// ancestors at distance n. A token that is dead or replaced already costs
+// ancestors at distance n, unless the storage has a newer token, which then
+// explains the refusal. A token that is dead or replaced already costs
 // nothing more, however often it is refused, and nil does nothing. A token
 // that isn't this pipeline's is compared with the current one by value.
 //
@@ -32,6 +33,13 @@ func (p *Pipeline) Invalidate(ctx context.Context, rejected *Token) error {
 	}
 	ctx = context.WithoutCancel(ctx)
 	st := p.state
+	st.mu.Lock()
+	doubtful := st.doubt(rejected)
+	st.mu.Unlock()
+	if doubtful != nil {
+		// An error leaves us with what we know.
+		_, _ = st.pull(ctx, []*step{doubtful}, nil)
+	}
 	st.mu.Lock()
 	suspects, spared := st.convict(rejected)
 	st.mu.Unlock()
@@ -61,8 +69,8 @@ func (st *state) convict(rejected *Token) (suspects []suspect, spared *step) {
 		return nil, nil
 	}
 	s := h.tok.prov.step
-	if c := st.steps[s.index].cur; c != nil && c.stamp > h.stamp && st.live(s, c) || !st.live(s, h) {
-		return nil, nil // replaced or dead: a newer token is not to suffer
+	if st.over(s, h) {
+		return nil, nil
 	}
 	if !st.bucket.take(time.Now()) {
 		return nil, s
@@ -89,6 +97,25 @@ func (st *state) convict(rejected *Token) (suspects []suspect, spared *step) {
 	}
 	st.counts.invalidations.Add(uint64(len(suspects)))
 	return suspects, nil
+}
+
+// over reports whether h is dead, or replaced by a newer token, which is not to
+// suffer for it. The caller holds mu.
+func (st *state) over(s *step, h *held) bool {
+	c := st.steps[s.index].cur
+	return c != nil && c.stamp > h.stamp && st.live(s, c) || !st.live(s, h)
+}
+
+// doubt returns the step of the token if its refusal is going to blame an
+// ancestor, and so the newer tokens of other processes, too. Where a peer has
+// renewed a token, the server may have revoked the old one by that, before this
+// process ever used it: the storage has to be asked first. The caller holds mu.
+func (st *state) doubt(rejected *Token) *step {
+	h := st.place(rejected)
+	if h == nil || h.tok.prov.accepted.Load() || st.over(h.tok.prov.step, h) || st.bucket.empty(time.Now()) {
+		return nil
+	}
+	return h.tok.prov.step
 }
 
 // place returns what this pipeline knows of the token: by its provenance,
@@ -129,14 +156,19 @@ type bucket struct {
 
 func (b *bucket) fill() { b.drops = bucketSize }
 
-func (b *bucket) take(now time.Time) bool {
+// empty reports whether there is nothing to take.
+func (b *bucket) empty(now time.Time) bool {
 	if b.drops < bucketSize {
 		if n := int(now.Sub(b.since) / dropEvery); n > 0 {
 			b.drops = min(bucketSize, b.drops+n)
 			b.since = b.since.Add(time.Duration(n) * dropEvery)
 		}
 	}
-	if b.drops == 0 {
+	return b.drops == 0
+}
+
+func (b *bucket) take(now time.Time) bool {
+	if b.empty(now) {
 		return false
 	}
 	if b.drops == bucketSize {

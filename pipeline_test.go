@@ -601,6 +601,29 @@ func TestPipelineParentRevokedBeforeItEverWorkedIsReplaced(t *testing.T) {
 	})
 }
 
+// RFC 8693 refuses a subject token with 400 and invalid_request, which doesn't
+// look like it.
+func TestPipelineParentRefusedBlamesTheParentWhateverTheStatus(t *testing.T) {
+	for name, refusal := range map[string]rf.AuthError{
+		"400":              {StatusCode: 400, Code: "invalid_request", ParentRefused: true},
+		"permanent":        {StatusCode: 400, Code: "invalid_grant", Permanent: true, ParentRefused: true},
+		"without a status": {ParentRefused: true},
+	} {
+		l := newLogin()
+		l.takes = 0
+		steps := l.chain()
+		user := steps[2].Fetcher
+		steps[2].Fetcher = rf.FetcherFunc(func(ctx context.Context, in rf.Input) (*rf.Token, error) {
+			if in.Parents["app"].AccessToken == "app-1" {
+				return nil, &refusal
+			}
+			return user.Fetch(ctx, in)
+		})
+		require.Equal(t, " app-2", mustToken(t, pipeline(t, rf.PipelineConfig{Steps: steps})).Extra["from"], name)
+		require.Equal(t, 1, l.fetches("device"), name)
+	}
+}
+
 func TestPipelinePermanentCodeBlamesNoParent(t *testing.T) {
 	l := newLogin()
 	l.takes = 0

@@ -334,6 +334,9 @@ type retryRun struct {
 // next decides what follows the send that gave resp or err: another one after
 // a wait, or none.
 func (r *retryRun) next(x *exchange, req *http.Request, resp *http.Response, err error) (wait time.Duration, ok bool) {
+	if err == nil && r.CheckRetry == nil && resp.StatusCode/100 == 2 {
+		return 0, false // as DefaultCheckRetry would say, at once
+	}
 	if r.sent >= r.RetryMax || over(req) {
 		return 0, false
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/requestforge/requestforge"
+	"github.com/requestforge/requestforge/internal/challenge"
 	"github.com/requestforge/requestforge/internal/oauthcode"
 	"github.com/requestforge/requestforge/internal/redact"
 	"github.com/requestforge/requestforge/internal/retryafter"
@@ -15,21 +16,27 @@ import (
 )
 
 // translate returns an *oauth2.RetrieveError as an *AuthError, and any other
-// error masked. Of a RetrieveError stay the status, a registered code and
-// Retry-After: its text quotes the server's body, and its fields hold the body
-// and the request with the credentials, so it isn't in the chain either.
+// error masked. Of a RetrieveError stay the status, a registered code, from
+// the body or else the challenge, and Retry-After: its text quotes the server's
+// body, and its fields hold the body and the request with the credentials, so
+// it isn't in the chain either.
 func translate(err error) error {
 	refusal, ok := errors.AsType[*oauth2.RetrieveError](err)
 	if !ok {
 		return redact.Cause(err)
 	}
 	e := &requestforge.AuthError{}
-	if permanent, ok := oauthcode.Registered(refusal.ErrorCode); ok {
-		e.Code, e.Permanent = refusal.ErrorCode, permanent
-	}
+	codes := []string{refusal.ErrorCode}
 	if refusal.Response != nil {
 		e.StatusCode = refusal.Response.StatusCode
 		e.RetryAfter, _ = retryafter.Parse(refusal.Response.Header, time.Now())
+		codes = append(codes, challenge.BearerError(refusal.Response.Header))
+	}
+	for _, code := range codes {
+		if permanent, ok := oauthcode.Registered(code); ok {
+			e.Code, e.Permanent = code, permanent
+			break
+		}
 	}
 	return e
 }

@@ -38,11 +38,16 @@ func Fetcher(src oauth2.TokenSource, extra ...string) requestforge.Fetcher {
 
 // FetcherFrom returns a step's Fetcher that makes a source for each fetch and
 // asks it once, so that no cache outlives a refusal. newSource may use the
-// tokens of the parents, or the refresh token of the previous one:
+// tokens of the parents:
 //
-//	Refresh: oauth2source.FetcherFrom(func(ctx context.Context, in requestforge.Input) (oauth2.TokenSource, error) {
-//		return conf.TokenSource(ctx, &oauth2.Token{RefreshToken: in.Previous.RefreshToken}), nil
+//	Fetcher: oauth2source.FetcherFrom(func(ctx context.Context, in requestforge.Input) (oauth2.TokenSource, error) {
+//		conf := clientcredentials.Config{EndpointParams: url.Values{"device": {in.Parents["device"].AccessToken}}, ...}
+//		return conf.TokenSource(ctx), nil
 //	})
+//
+// As a Step.Refresh take [Refresh] instead. From a source of x/oauth2 an answer
+// that broke off can't be told from a refusal, so that a refresh token which
+// the server has taken might be sent again.
 //
 // ctx ends with the fetch and belongs in the source. To choose the client of
 // its requests, add one under the key oauth2.HTTPClient.

@@ -3,6 +3,7 @@ module github.com/requestforge/requestforge/oauth2source
 go 1.26.0
 
 require (
+	github.com/go-jose/go-jose/v4 v4.1.9
 	github.com/requestforge/requestforge v0.0.0
 	golang.org/x/oauth2 v0.37.0
 )

@@ -3,6 +3,25 @@
 // oauth2.Transport, and [Fetcher] and [FetcherFrom] make an
 // oauth2.TokenSource a step of a pipeline.
 //
+// # Ready-made grants
+//
+// For the steps that most logins are made of there are constructors, which
+// take one [Config] and return a [Grant], a Fetcher:
+//
+//   - [ClientCredentials] (RFC 6749 §4.4): the client for itself
+//   - [Password] (RFC 6749 §4.3): a user whose password the client knows
+//   - [Refresh] (RFC 6749 §6): the next token for a refresh token, as Step.Refresh
+//   - [JWTBearer] (RFC 7523 §2.1): a signed assertion for a token
+//   - [TokenExchange] (RFC 8693): the token of an earlier step for another one
+//   - [DeviceCode] (RFC 8628): a person who approves on another device
+//
+// A client authenticates by HTTP Basic, in the form, or by a JWT that it signs
+// (RFC 7523 §2.2, private_key_jwt). x/oauth2 speaks to the server, go-jose
+// signs. The habits below are taken care of: client and secret are sent in one
+// way, once; redirects stay within the origin; no token is cached on the way.
+//
+// # Habits of x/oauth2
+//
 // Three habits of x/oauth2 are worth knowing when the two meet:
 //
 //   - oauth2.ReuseTokenSource, which oauth2.NewClient and

@@ -123,8 +123,8 @@ func (s *story) Handle(_ context.Context, r slog.Record) error {
 				who = u.Path
 			}
 		case "status":
-			if what == nil {
-				what = []string{fmt.Sprintf("%d %s", v.Int64(), http.StatusText(int(v.Int64())))}
+			if r.Message == "request" {
+				what = slices.Insert(what, 0, fmt.Sprintf("%d %s", v.Int64(), http.StatusText(int(v.Int64()))))
 			}
 		case "try":
 			if n := v.Int64(); n > 1 {

@@ -1,0 +1,11 @@
+package main
+
+import (
+	"testing"
+
+	"github.com/requestforge/requestforge/interop/internal/demo/demotest"
+)
+
+func TestDeviceAsksThePersonAgainOnlyIfTheRefreshTokenIsRevoked(t *testing.T) {
+	demotest.Run(t, flow, run)
+}
