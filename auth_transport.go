@@ -280,14 +280,14 @@ func (t *AuthTransport) roundTrip(x *exchange, req *http.Request) (*http.Respons
 	own := x == nil
 	if own {
 		x = newExchange(req)
-		if x.body != nil {
-			defer x.body.Finish()
+		if kept := x.body(); kept != nil {
+			defer kept.Finish()
 		}
 	}
 	// The body is begun before there is a token: if there is none, a layer
 	// above may still send the request later.
 	out := x.request(req)
-	out.Body = x.begin(req, max(r.keep, x.keep))
+	out.Body = x.begin(req, max(r.keep, x.keep()))
 	tok, err := token(t.Source, req)
 	if err != nil {
 		closeBody(out)
@@ -365,14 +365,7 @@ func (t *AuthTransport) replay(x *exchange, r *rules, req *http.Request, tok *To
 // another waits as the schedule says and returns a token that is not tok, with
 // its header value; nil if there is to be no replay.
 func (t *AuthTransport) another(x *exchange, r *rules, req *http.Request, tok *Token) (*Token, []string) {
-	if x.schedule == nil {
-		s := r.retry()
-		if s == nil {
-			return nil, nil
-		}
-		x.schedule = &s
-	}
-	wait := (*x.schedule).NextBackOff()
+	wait := x.nextReplay(r.retry)
 	if wait < 0 || !sleep(req, wait) {
 		return nil, nil
 	}

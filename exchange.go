@@ -24,31 +24,36 @@ import (
 // one budget, one body is kept once however many layers may send it again,
 // and the log record can say what happened below, all of it in the one
 // allocation that copying the request costs anyway.
+//
+// Every request pays for its size: what most don't need is in more.
 type exchange struct {
 	tally
 
+	// out is the first copy of the request that is sent, here so that
+	// it needs no allocation of its own (see request).
+	out http.Request
+
+	*more // nil: none of it is needed
+}
+
+// more is what an exchange needs only for some requests.
+type more struct {
 	// up is the tally of a layer above a foreign RoundTripper, or nil.
 	up *tally
 
-	// out is the first copy of the request that is sent, here so that
-	// it needs no allocation of its own (see request).
-	out  http.Request
-	used bool
-
-	// body keeps the caller's body if it can't be had again through
+	// kept keeps the caller's body if it can't be had again through
 	// GetBody; unused (see replay.Body.Used) until a layer begins it. Nil
 	// for a request that has no such body.
-	body *replay.Body
+	kept *replay.Body
 
-	// keep is how much of the body a layer above wants kept, in bytes.
+	// bound is how much of such a body a layer above wants kept, in bytes.
 	// 0: no layer above sends again; negative: keep nothing.
-	keep int64
+	bound int64
 
 	// schedule is asked after each refusal, nil until the first one. It
 	// belongs to the caller's request, not to one attempt of the retry
-	// layer, which is what keeps the send budget additive. A pointer, since
-	// most requests never have one and all pay for the room.
-	schedule *Schedule
+	// layer, which is what keeps the send budget additive.
+	schedule Schedule
 }
 
 // tally counts what one exchange did. The fields are atomic because a
@@ -60,50 +65,101 @@ type tally struct {
 
 // newExchange begins one for req at the outermost of the layers that share it.
 func newExchange(req *http.Request) *exchange {
-	var x *exchange
-	if oneShot(req) {
-		both := new(struct {
+	up := tallyFrom(req.Context())
+	switch {
+	case oneShot(req):
+		all := new(struct {
 			exchange
-			kept replay.Body
+			rest more
+			body replay.Body
 		})
-		x = &both.exchange
-		x.body = &both.kept
-	} else {
-		x = new(exchange)
+		all.rest = more{up: up, kept: &all.body}
+		all.exchange.more = &all.rest
+		return &all.exchange
+	case up != nil:
+		return &exchange{more: &more{up: up}}
 	}
-	x.up = tallyFrom(req.Context())
-	return x
+	return new(exchange)
+}
+
+// above is the tally of a layer above a foreign RoundTripper, or nil.
+func (x *exchange) above() *tally {
+	if x.more == nil {
+		return nil
+	}
+	return x.up
+}
+
+// body is where the caller's body is kept, nil if it needn't be. x may be nil.
+func (x *exchange) body() *replay.Body {
+	if x == nil || x.more == nil {
+		return nil
+	}
+	return x.kept
+}
+
+// keep is how much of the body a layer above wants kept, see more.bound.
+func (x *exchange) keep() int64 {
+	if x.more == nil {
+		return 0
+	}
+	return x.bound
+}
+
+// wantKept says how much of the body a layer wants kept, unless one above it
+// has already.
+func (x *exchange) wantKept(n int64) {
+	if x.more != nil && x.bound == 0 {
+		x.bound = n
+	}
+}
+
+// nextReplay is how long to wait before the next replay, by the schedule that
+// begin makes for the first one; negative: no more.
+func (x *exchange) nextReplay(begin AuthRetryStrategy) time.Duration {
+	if x.more == nil {
+		x.more = new(more)
+	}
+	if x.schedule == nil {
+		if x.schedule = begin(); x.schedule == nil {
+			return -1
+		}
+	}
+	return x.schedule.NextBackOff()
 }
 
 // sent counts a send of the retry layer.
 func (x *exchange) sent() {
 	x.attempts.Add(1)
-	if x.up != nil {
-		x.up.attempts.Add(1)
+	if up := x.above(); up != nil {
+		up.attempts.Add(1)
 	}
 }
 
 // replayed counts a send after a refusal.
 func (x *exchange) replayed() {
 	x.replays.Add(1)
-	if x.up != nil {
-		x.up.replays.Add(1)
+	if up := x.above(); up != nil {
+		up.replays.Add(1)
 	}
 }
 
 // retrying reports whether a retry layer above a foreign RoundTripper sends
 // for the second time or later.
-func (x *exchange) retrying() bool { return x.up != nil && x.up.attempts.Load() > 1 }
+func (x *exchange) retrying() bool {
+	up := x.above()
+	return up != nil && up.attempts.Load() > 1
+}
 
 // request returns a shallow copy of req: the first time x's own, then fresh
 // ones, because after an early answer the transport may still be reading the
-// one before.
+// one before. What is sent has a header or a body, whatever req has: by that
+// the copy is known to be in use.
 func (x *exchange) request(req *http.Request) *http.Request {
 	out := &x.out
-	if x.used {
+	if out.Header != nil || out.Body != nil {
 		out = new(http.Request)
 	}
-	x.used = true
 	*out = *req
 	return out
 }
@@ -118,10 +174,11 @@ func oneShot(req *http.Request) bool {
 // out as it is, so that net/http still knows it, and so does every body if
 // keep is negative.
 func (x *exchange) begin(req *http.Request, keep int64) io.ReadCloser {
-	if keep < 0 || x.body == nil || x.body.Used() || !oneShot(req) {
+	kept := x.body()
+	if keep < 0 || kept == nil || kept.Used() || !oneShot(req) {
 		return req.Body
 	}
-	return x.body.Begin(req.Body, keep)
+	return kept.Begin(req.Body, keep)
 }
 
 // keepBound is the bound that a MaxReplayBody field means.
@@ -135,7 +192,7 @@ func keepBound(n int64) int64 {
 // lost reports whether req's body can't be had again whatever is tried, so that
 // a wait before would be in vain. x may be nil.
 func (x *exchange) lost(req *http.Request) bool {
-	return oneShot(req) && (x == nil || x.body.Lost())
+	return oneShot(req) && (x == nil || x.body().Lost())
 }
 
 // again returns a body for one more send of req, or false if there is none. x
@@ -144,8 +201,8 @@ func (x *exchange) again(req *http.Request) (io.ReadCloser, bool) {
 	switch {
 	case req.Body == nil || req.Body == http.NoBody:
 		return req.Body, true
-	case x != nil && x.body.Used():
-		return x.body.Again()
+	case x.body().Used():
+		return x.body().Again()
 	case req.GetBody != nil:
 		body, err := req.GetBody()
 		return body, err == nil
@@ -177,9 +234,9 @@ func forward(base http.RoundTripper, x *exchange, req *http.Request) (*http.Resp
 	if l, ok := base.(layer); ok {
 		return l.roundTrip(x, req)
 	}
-	if x != nil && x.keep > 0 && x.body != nil && !x.body.Used() && oneShot(req) {
+	if kept := x.body(); kept != nil && x.keep() > 0 && !kept.Used() && oneShot(req) {
 		out := x.request(req)
-		out.Body = x.begin(req, x.keep)
+		out.Body = x.begin(req, x.keep())
 		req = out
 	}
 	return base.RoundTrip(req)

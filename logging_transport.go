@@ -75,8 +75,8 @@ func (t *LoggingTransport) roundTrip(x *exchange, req *http.Request) (*http.Resp
 	resp, err := forward(base, begun, out)
 	duration := time.Since(start)
 
-	if begun != x && begun.body.Used() {
-		begun.body.Finish()
+	if begun != x && begun.body().Used() {
+		begun.body().Finish()
 	}
 	if resp != nil {
 		resp.Request = req

@@ -101,11 +101,11 @@ func TestRetryGivesLayersBelowOneExchange(t *testing.T) {
 			if a, r := above.attempts.Load(), above.replays.Load(); a != 3 || r != 6 {
 				t.Errorf("%d attempts and %d replays counted above, want 3 and 6", a, r)
 			}
-			if _, ok := got.body.Again(); ok {
+			if _, ok := got.body().Again(); ok {
 				t.Error("the body was not finished by the layer that made the exchange")
 			}
 		} else {
-			if _, ok := got.body.Again(); !ok {
+			if _, ok := got.body().Again(); !ok {
 				t.Error("the body was finished by a layer that didn't make the exchange")
 			}
 		}

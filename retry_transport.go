@@ -104,7 +104,7 @@ func ExponentialBackoff(retries int, base, limit time.Duration) RetryPolicy {
 }
 
 // check returns all mistakes in p, joined.
-func (p RetryPolicy) check() error {
+func (p *RetryPolicy) check() error {
 	var errs []error
 	if p.RetryMax < 0 {
 		errs = append(errs, fmt.Errorf("requestforge: RetryMax is %d: use 0 for no retries", p.RetryMax))
@@ -241,12 +241,10 @@ func (t *RetryTransport) roundTrip(x *exchange, req *http.Request) (*http.Respon
 		}
 		x = newExchange(req)
 	}
-	if x.keep == 0 {
-		x.keep = keepBound(t.Policy.MaxReplayBody)
-	}
+	x.wantKept(keepBound(t.Policy.MaxReplayBody))
 	resp, err := t.send(base, x, req)
 	if own {
-		x.body.Finish()
+		x.body().Finish()
 	}
 	return resp, err
 }
