@@ -231,7 +231,14 @@ func tallyFrom(ctx context.Context) *tally {
 // forward sends req to base, with x if base is a layer of ours. Where our
 // layers end, it begins a body that one of them wants kept and none has begun.
 func forward(base http.RoundTripper, x *exchange, req *http.Request) (*http.Response, error) {
-	if l, ok := base.(layer); ok {
+	// The usual stack is told without a search for methods.
+	switch l := base.(type) {
+	case *AuthTransport:
+		return l.roundTrip(x, req)
+	case *RetryTransport:
+		return l.roundTrip(x, req)
+	case *http.Transport: // none of ours
+	case layer:
 		return l.roundTrip(x, req)
 	}
 	if kept := x.body(); kept != nil && x.keep() > 0 && !kept.Used() && oneShot(req) {

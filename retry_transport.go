@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/cenkalti/backoff/v4"
@@ -210,6 +211,9 @@ type RetryTransport struct {
 	// a negative duration, or with a RetryWaitMin above its RetryWaitMax,
 	// makes each request fail with an error that says so.
 	Policy RetryPolicy
+
+	once sync.Once
+	err  error // of Policy
 }
 
 // RoundTrip implements http.RoundTripper.
@@ -229,9 +233,9 @@ func (t *RetryTransport) roundTrip(x *exchange, req *http.Request) (*http.Respon
 	if t.Policy.RetryMax <= 0 {
 		return forward(base, x, req)
 	}
-	if err := t.Policy.check(); err != nil {
+	if t.once.Do(func() { t.err = t.Policy.check() }); t.err != nil {
 		closeBody(req)
-		return nil, err
+		return nil, t.err
 	}
 	own := x == nil
 	if own {
