@@ -135,6 +135,10 @@ interop: tools
 	@m=interop; cd interop && $(call gotest,interop) -race -shuffle=on ./...
 	@$(BIN)/promises interop/PROMISES.md $(RUNS)/interop-*.json
 
+bench:
+	@$(GO) run -C benchmarks . -rounds 30
+	@cd benchmarks && $(GO) tool benchstat -col /impl -filter '.unit:(sec/op OR allocs/op)' samples/live.txt
+
 nightly: test conformance chaos mutations interop
 	@$(MAKE) --no-print-directory chaos SEED=$$(date +%s)
 	@CONFORMANCE_CACHE=$(CURDIR)/.cache/conformance conformance/run.sh $(WRAPS:%=conformance/wraps/%)

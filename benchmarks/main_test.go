@@ -108,6 +108,16 @@ func TestResultsAndChartsFollowFromTheSamples(t *testing.T) {
 	}
 }
 
+func TestREADMEOfTheRepositoryShowsTheSummary(t *testing.T) {
+	all, err := readSamples(".")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Contains(read(t, "../README.md"), []byte(summary(all, "benchmarks/charts"))) {
+		t.Error("what ../README.md shows isn't what follows from the samples: go run . -render -summary")
+	}
+}
+
 func glob(t *testing.T, dir, pattern string) []string {
 	t.Helper()
 	list, err := filepath.Glob(filepath.Join(dir, pattern))

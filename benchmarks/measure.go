@@ -190,7 +190,7 @@ func (b benchmark) measure(ctx context.Context, s scale, w *benchfmt.Writer) err
 // partsOfRound is how often the candidates take turns within a round of a timed
 // case. What slows a machine down for a few milliseconds then hits several of
 // them.
-const partsOfRound = 10
+const partsOfRound = 20
 
 // calibrate returns how many iterations take about as long as budget.
 func calibrate(c candidate, budget time.Duration) (int, error) {
