@@ -99,6 +99,15 @@ func (f fetcher) Fetch(ctx context.Context, in requestforge.Input) (*requestforg
 	return f.recorder.record(ctx, in, f.inner)
 }
 
+// Validate lets NewPipeline find the mistakes of a fetcher that knows of some,
+// as those of oauth2source do.
+func (f fetcher) Validate() error {
+	if v, ok := f.inner.(interface{ Validate() error }); ok {
+		return v.Validate()
+	}
+	return nil
+}
+
 // Format prints the type of the fetcher inside, whose fields may be secrets.
 func (f fetcher) Format(s fmt.State, _ rune) { fmt.Fprintf(s, "%T", f.inner) }
 

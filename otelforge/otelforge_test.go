@@ -392,6 +392,11 @@ func TestCrashOfAFetcherIsRecordedAndPasses(t *testing.T) {
 
 // NewPipeline says of steps that are recorded what it says of the steps
 // themselves.
+// mistaken is somebody's own Fetcher, with mistakes that it knows of.
+type mistaken struct{ requestforge.FetcherFunc }
+
+func (mistaken) Validate() error { return errors.New("TokenURL: empty") }
+
 func TestStepsLeaveMistakesToNewPipeline(t *testing.T) {
 	good := requestforge.FetcherFunc(func(context.Context, requestforge.Input) (*requestforge.Token, error) { return nil, nil })
 	for name, steps := range map[string][]requestforge.Step{
@@ -400,6 +405,7 @@ func TestStepsLeaveMistakesToNewPipeline(t *testing.T) {
 		"Refresh":           {{Name: "user", Fetcher: good, Refresh: &requestforge.BodyFetcher{}}},
 		"HeaderFrom":        {{Name: "user", Fetcher: &requestforge.BodyFetcher{URL: "https://auth.example.com", HeaderFrom: map[string]string{"X-App": "app"}}}},
 		"HeaderFrom 2":      {{Name: "user", Fetcher: &requestforge.HeaderFetcher{URL: "https://auth.example.com", TokenHeader: "X", HeaderFrom: map[string]string{"X-App": "app"}}}},
+		"a fetcher's own":   {{Name: "user", Fetcher: mistaken{}}},
 		"no fetcher":        {{Name: "user"}},
 		"nil BodyFetcher":   {{Name: "user", Fetcher: (*requestforge.BodyFetcher)(nil)}},
 		"nil HeaderFetcher": {{Name: "user", Fetcher: (*requestforge.HeaderFetcher)(nil)}},
