@@ -156,17 +156,24 @@ type origin struct {
 // them the reading: what is equal to it letter by letter is that origin.
 type common struct{ scheme, host string }
 
-// common returns o so spelled, or false if it is an address, or has a port.
+// common returns o so spelled, or false if that reads as another origin.
 func (o origin) common() (common, bool) {
-	switch {
-	case o.host == "":
-		return common{}, false
-	case o.https && o.port == 443:
-		return common{"https", o.host}, true
-	case !o.https && o.port == 80:
-		return common{"http", o.host}, true
+	c := common{scheme: "http", host: o.host}
+	usual := uint16(80)
+	if o.https {
+		c.scheme, usual = "https", 443
 	}
-	return common{}, false
+	switch {
+	case o.ip.Is4():
+		c.host = o.ip.String()
+	case o.ip.IsValid():
+		c.host = "[" + o.ip.String() + "]"
+	}
+	if o.port != usual {
+		c.host += ":" + strconv.Itoa(int(o.port))
+	}
+	back, fault := originOf(c.scheme, c.host)
+	return c, fault == "" && back == o
 }
 
 // originOf reads the origin of a URL, or says what is wrong with it. It is
