@@ -36,8 +36,8 @@ type mutation struct {
 var mutations = []mutation{{
 	name: "no stamp compared: the late refusal of an old token kills the new one",
 	file: "pipeline_refusal.go",
-	old: `	if c := st.steps[s.index].cur; c != nil && c.stamp > h.stamp && st.live(s, c) || !st.live(s, h) {
-		return nil, nil // replaced or dead: a newer token is not to suffer
+	old: `	if st.over(s, h) {
+		return nil, nil
 	}
 `,
 	new: `	if c := st.steps[s.index].cur; c != nil {
