@@ -75,10 +75,7 @@ func (st *state) convict(rejected *Token) (suspects []suspect, spared *step) {
 	if !st.bucket.take(time.Now()) {
 		return nil, s
 	}
-	from := s
-	if s == st.p.leaf {
-		from = st.p.from
-	}
+	from := st.culprit(s)
 	level := 0
 	if !h.tok.prov.accepted.Load() {
 		st.futile++
@@ -112,10 +109,22 @@ func (st *state) over(s *step, h *held) bool {
 // process ever used it: the storage has to be asked first. The caller holds mu.
 func (st *state) doubt(rejected *Token) *step {
 	h := st.place(rejected)
-	if h == nil || h.tok.prov.accepted.Load() || st.over(h.tok.prov.step, h) || st.bucket.empty(time.Now()) {
+	if h == nil || h.tok.prov.accepted.Load() {
 		return nil
 	}
-	return h.tok.prov.step
+	s := h.tok.prov.step
+	if len(st.culprit(s).levels) == 1 || st.over(s, h) || st.bucket.empty(time.Now()) {
+		return nil
+	}
+	return s
+}
+
+// culprit is the step that a refusal of s's tokens blames first.
+func (st *state) culprit(s *step) *step {
+	if s == st.p.leaf {
+		return st.p.from
+	}
+	return s
 }
 
 // place returns what this pipeline knows of the token: by its provenance,
