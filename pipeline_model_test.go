@@ -46,6 +46,7 @@ type model struct {
 	marks  map[string]uint64       // by step
 	top    map[string]uint64       // by step: the highest stamp or mark ever heard of
 	tokens map[string][]modelToken // by access token; one that was saved with its answer lost can have two stamps
+	good   map[*rf.Token]bool      // that a server has accepted
 	last   *rf.Token               // handed out last
 	newer  bool                    // a leaf above last was heard of
 	fail   map[string]func() bool  // faults of the storage, by operation
@@ -374,6 +375,9 @@ func (p *process) do(ctx context.Context, op modelOp, storage *rf.MemoryStorage)
 			req, _ := http.NewRequest("GET", host, nil)
 			(&rf.AuthTransport{Source: sourceFunc(func(context.Context) (*rf.Token, error) { return tok, nil }), Origins: []string{host},
 				Base: api(func(string) bool { return true })}).RoundTrip(req)
+			w.mu.Lock()
+			m.good[tok] = true
+			w.mu.Unlock()
 		}
 		return tok, err
 	}
@@ -393,12 +397,15 @@ func (p *process) do(ctx context.Context, op modelOp, storage *rf.MemoryStorage)
 			return
 		}
 		w.mu.Lock()
-		known := slices.Clone(m.tokens[last.AccessToken])
-		known = slices.DeleteFunc(known, func(t modelToken) bool { return !m.live(t) }) // that costs nothing more
+		var refused []modelToken
+		if m.good[last] { // else its ancestors die
+			refused = slices.Clone(m.tokens[last.AccessToken])
+			refused = slices.DeleteFunc(refused, func(t modelToken) bool { return !m.live(t) }) // that costs nothing more
+		}
 		w.mu.Unlock()
 		p.p.Invalidate(ctx, last)
 		w.mu.Lock()
-		for _, t := range known {
+		for _, t := range refused {
 			m.mark("leaf", t.stamp)
 		}
 		w.mu.Unlock()
@@ -453,7 +460,7 @@ func (w *world) run(t *testing.T, scripts [][]modelOp) {
 	storage := rf.NewMemoryStorage()
 	var processes []*process
 	for _, name := range []string{"A", "B"} {
-		m := &model{w: w, name: name, marks: map[string]uint64{}, top: map[string]uint64{}, tokens: map[string][]modelToken{}, fail: map[string]func() bool{}}
+		m := &model{w: w, name: name, marks: map[string]uint64{}, top: map[string]uint64{}, tokens: map[string][]modelToken{}, good: map[*rf.Token]bool{}, fail: map[string]func() bool{}}
 		var steps []rf.Step
 		for _, s := range modelSteps {
 			steps = append(steps, rf.Step{Name: s, DependsOn: modelParents[s], Fetcher: w.fetcher(s)})
