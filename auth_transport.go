@@ -183,7 +183,7 @@ func (t *AuthTransport) decide(r *rules, req *http.Request) (Reason, error) {
 	if leftOrigin(req) {
 		return ReasonRedirect, nil
 	}
-	if u.Scheme != "https" && !t.AllowPlaintext && !match.Loopback(u) {
+	if u.Scheme != "https" && !t.AllowPlaintext && !r.origins.Loopback(u) {
 		return ReasonPlaintext, errPlaintext
 	}
 	return ReasonSend, nil

@@ -88,10 +88,8 @@ func (o *Origins) MatchHost(scheme, hostport string) bool {
 	if o == nil {
 		return false
 	}
-	for i := range o.common {
-		if p := &o.common[i]; p.host == hostport && p.scheme == scheme {
-			return true
-		}
+	if o.usual(scheme, hostport) != nil {
+		return true
 	}
 	at, fault := originOf(scheme, hostport)
 	if fault != "" {
@@ -109,6 +107,30 @@ func (o *Origins) MatchHost(scheme, hostport string) bool {
 		}
 	}
 	return false
+}
+
+// Loopback is the function of that name, without a look at u's host if u is at
+// one of the set, in its usual spelling.
+func (o *Origins) Loopback(u *url.URL) bool {
+	if u != nil && u.Opaque == "" {
+		if c := o.usual(u.Scheme, u.Host); c != nil {
+			return c.loopback
+		}
+	}
+	return Loopback(u)
+}
+
+// usual is the member of the set that is spelled so, or nil.
+func (o *Origins) usual(scheme, hostport string) *common {
+	if o == nil {
+		return nil
+	}
+	for i := range o.common {
+		if c := &o.common[i]; c.host == hostport && c.scheme == scheme {
+			return c
+		}
+	}
+	return nil
 }
 
 // Same reports whether a and b have the same origin. A host outside ASCII is
@@ -135,13 +157,7 @@ func Loopback(u *url.URL) bool {
 		return false
 	}
 	at, fault := originOf(u.Scheme, u.Host)
-	if fault != "" {
-		return false
-	}
-	if at.ip.IsValid() {
-		return at.ip.Zone() == "" && at.ip.IsLoopback()
-	}
-	return at.host == "localhost"
+	return fault == "" && at.loopback()
 }
 
 // origin is an origin in one spelling, so that == compares it.
@@ -152,13 +168,23 @@ type origin struct {
 	ip    netip.Addr // valid for a dotted IPv4 address and an IPv6 literal
 }
 
+func (o origin) loopback() bool {
+	if o.ip.IsValid() {
+		return o.ip.Zone() == "" && o.ip.IsLoopback()
+	}
+	return o.host == "localhost"
+}
+
 // common is an origin in the one spelling that most requests use. It saves
 // them the reading: what is equal to it letter by letter is that origin.
-type common struct{ scheme, host string }
+type common struct {
+	scheme, host string
+	loopback     bool
+}
 
 // common returns o so spelled, or false if that reads as another origin.
 func (o origin) common() (common, bool) {
-	c := common{scheme: "http", host: o.host}
+	c := common{scheme: "http", host: o.host, loopback: o.loopback()}
 	usual := uint16(80)
 	if o.https {
 		c.scheme, usual = "https", 443

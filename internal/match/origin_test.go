@@ -385,9 +385,17 @@ func TestLoopback(t *testing.T) {
 		"[127.0.0.1]":            false,
 		"::1":                    false,
 	} {
-		assert.Equal(t, want, Loopback(&url.URL{Scheme: "http", Host: host}), "%q", host)
+		u := &url.URL{Scheme: "http", Host: host}
+		assert.Equal(t, want, Loopback(u), "%q", host)
+		// Known beforehand, if it is one of the set, and no other rule.
+		set, _ := ParseOrigins([]string{"http://other.test", "http://" + host})
+		assert.Equal(t, want, set.Loopback(u), "%q in the set", host)
+		u.Opaque = "//" + host
+		assert.False(t, set.Loopback(u), "%q, opaque", host)
 	}
 	assert.False(t, Loopback(nil))
+	set, _ := ParseOrigins([]string{"http://localhost"})
+	assert.False(t, set.Loopback(nil))
 	assert.False(t, Loopback(&url.URL{Host: "localhost"}))
 	assert.False(t, Loopback(&url.URL{Scheme: "http", Host: "localhost", Opaque: "//localhost/"}))
 }
@@ -428,6 +436,9 @@ func FuzzOrigins(f *testing.F) {
 		}
 		if Loopback(u) && !loopbackHost.MatchString(host) {
 			t.Errorf("%q is loopback", host)
+		}
+		if Loopback(u) != o.Loopback(u) {
+			t.Errorf("%q, %q is loopback only to the set or only without", scheme, host)
 		}
 	})
 }
