@@ -177,8 +177,7 @@ type step struct {
 
 // state is all that changes in a Pipeline, for one subject.
 type state struct {
-	p    *Pipeline
-	made time.Time
+	p *Pipeline
 
 	// leaf is the token that requests carry. It is replaced and cleared
 	// under mu, together with what made it live or dead, and read on
@@ -224,9 +223,8 @@ type held struct {
 	soft, hard int64
 	next       atomic.Int64 // no renewal begins before it
 
-	// calm is the time since the state was made, in nanoseconds, up to
-	// which the token needs no look at the wall clock (see ready).
-	calm atomic.Int64
+	// calm says that the token needs no look at the wall clock, see inTime.
+	calm atomic.Bool
 }
 
 // provenance is where a token came from, and what is ready-made for putting
@@ -381,7 +379,6 @@ func NewPipeline(cfg PipelineConfig) (*Pipeline, error) {
 func (p *Pipeline) newState() *state {
 	st := &state{
 		p:       p,
-		made:    time.Now(),
 		steps:   make([]stepState, len(p.steps)),
 		flights: make([]flight.Flight[*held], len(p.steps)),
 		stats:   make([]stepCounters, len(p.steps)),
@@ -394,7 +391,8 @@ func (p *Pipeline) newState() *state {
 // is shared and must not be changed.
 //
 // While the token is live this takes no lock, touches no storage and
-// allocates nothing, whatever the number of callers. Otherwise one fetch a
+// allocates nothing, whatever the number of callers; ten times a second one of
+// them reads the clock and sets a timer. Otherwise one fetch a
 // step serves everyone who asks. It belongs to none of them: when ctx ends
 // Token returns its cause and the fetch goes on. An error is an *AuthError
 // that names the step, or wraps ctx's cause. Called from inside a fetch of
@@ -417,13 +415,22 @@ func (p *Pipeline) ready(ctx context.Context) *Token {
 	if h == nil {
 		return nil
 	}
-	if h.hard == 0 {
+	if h.hard == 0 || h.calm.Load() {
 		return h.tok
 	}
-	since := time.Since(st.made)
-	if left := time.Duration(h.calm.Load()) - since; left > 0 && left <= wallEvery {
-		return h.tok
-	}
+	return st.inTime(ctx, h)
+}
+
+// wallEvery is how often the hot path reads the wall clock, which tokens
+// expire by. To read any clock costs more than all the rest of that path.
+const wallEvery = 100 * time.Millisecond
+
+// inTime is ready with a look at the wall clock: it returns h's token unless
+// that has expired, and sees to its renewal. If both are far enough away, the
+// clock isn't read again for wallEvery. The invariant: a token is calm only
+// while a timer is going to end that, and it begins so early that the timer
+// may be late by as much again before a request could notice.
+func (st *state) inTime(ctx context.Context, h *held) *Token {
 	now := time.Now()
 	if !h.fresh(now) {
 		return nil
@@ -432,18 +439,14 @@ func (p *Pipeline) ready(ctx context.Context) *Token {
 	if h.soft != 0 {
 		edge = h.soft
 	}
-	if left := time.Duration(edge - now.UnixNano()); left > 0 {
-		h.calm.Store(int64(since + min(left, wallEvery)))
-	} else {
+	switch left := time.Duration(edge - now.UnixNano()); {
+	case left <= 0:
 		st.ahead(ctx, h, now)
+	case left > 2*wallEvery && h.calm.CompareAndSwap(false, true):
+		time.AfterFunc(wallEvery, func() { h.calm.Store(false) })
 	}
 	return h.tok
 }
-
-// wallEvery is how often the hot path reads the wall clock, which tokens
-// expire by. It costs twice what the monotonic clock does, but that one stands
-// still while the machine sleeps, and doesn't see the other being set.
-const wallEvery = 100 * time.Millisecond
 
 // Refresh fetches newer tokens for every step and returns the leaf's. Until
 // then, and if it fails, the old ones stay live. Called again while it runs,
