@@ -100,6 +100,7 @@ type AuthTransport struct {
 
 // rules is what is derived from an AuthTransport's fields. Immutable.
 type rules struct {
+	base    below
 	origins *match.Origins
 	paths   *match.Paths
 	header  spellings
@@ -214,7 +215,7 @@ func (t *AuthTransport) check() error {
 
 func (t *AuthTransport) compile() (rules, error) {
 	var errs []error
-	r := rules{header: spell(cmp.Or(t.Header, "Authorization")), keep: keepBound(t.MaxReplayBody), retry: t.Retry}
+	r := rules{base: under(t.Base), header: spell(cmp.Or(t.Header, "Authorization")), keep: keepBound(t.MaxReplayBody), retry: t.Retry}
 	if t.Source == nil || isNilPointer(t.Source) {
 		errs = append(errs, errNoSource)
 	}
@@ -272,9 +273,8 @@ func (t *AuthTransport) roundTrip(x *exchange, req *http.Request) (*http.Respons
 		closeBody(req)
 		return nil, err
 	}
-	base := baseOr(t.Base)
 	if reason != ReasonSend {
-		return forward(base, x, req)
+		return r.base.forward(x, req)
 	}
 
 	own := x == nil
@@ -299,7 +299,7 @@ func (t *AuthTransport) roundTrip(x *exchange, req *http.Request) (*http.Respons
 		return nil, err
 	}
 	out.Header = r.header.put(req.Header, value, t.CallerHeader == ReplaceCaller)
-	resp, err := forward(base, x, out)
+	resp, err := r.base.forward(x, out)
 	if err == nil && resp != nil && t.refused(tok, resp) {
 		if own && x.retrying() {
 			// A foreign layer stands between us and the retry layer
@@ -350,7 +350,7 @@ func (t *AuthTransport) replay(x *exchange, r *rules, req *http.Request, tok *To
 		discard(resp)
 		x.replayed()
 		var err error
-		if resp, err = forward(baseOr(t.Base), x, out); err != nil || resp == nil {
+		if resp, err = r.base.forward(x, out); err != nil || resp == nil {
 			return nil, err
 		}
 		if tok = next; !t.refused(tok, resp) {
@@ -385,15 +385,23 @@ func (t *AuthTransport) another(x *exchange, r *rules, req *http.Request, tok *T
 func headerValue(tok *Token, header *spellings) ([]string, error) {
 	p := tok.prov
 	if p == nil || p.bare[0] != tok.AccessToken || p.typ != tok.TokenType {
-		if err := tok.validate(); err != nil {
-			return nil, &mistake{fmt.Errorf("requestforge: the token can't be sent: %w", err)}
+		var err error
+		if p, err = proven(tok); err != nil {
+			return nil, err
 		}
-		p = newProvenance(tok)
 	}
 	if header[0] == "Authorization" {
 		return p.authorization, nil
 	}
 	return p.bare, nil
+}
+
+// proven is the provenance of a token that isn't ours, or was changed.
+func proven(tok *Token) (*provenance, error) {
+	if err := tok.validate(); err != nil {
+		return nil, &mistake{fmt.Errorf("requestforge: the token can't be sent: %w", err)}
+	}
+	return newProvenance(tok), nil
 }
 
 // spellings are those of a header's name that a map filled by hand may hold.

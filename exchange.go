@@ -66,20 +66,25 @@ type tally struct {
 // newExchange begins one for req at the outermost of the layers that share it.
 func newExchange(req *http.Request) *exchange {
 	up := tallyFrom(req.Context())
-	switch {
-	case oneShot(req):
-		all := new(struct {
-			exchange
-			rest more
-			body replay.Body
-		})
-		all.rest = more{up: up, kept: &all.body}
-		all.exchange.more = &all.rest
-		return &all.exchange
-	case up != nil:
-		return &exchange{more: &more{up: up}}
+	if up != nil || oneShot(req) {
+		return newLargeExchange(req, up)
 	}
 	return new(exchange)
+}
+
+// newLargeExchange begins one with the rest of it.
+func newLargeExchange(req *http.Request, up *tally) *exchange {
+	if !oneShot(req) {
+		return &exchange{more: &more{up: up}}
+	}
+	all := new(struct {
+		exchange
+		rest more
+		body replay.Body
+	})
+	all.rest = more{up: up, kept: &all.body}
+	all.exchange.more = &all.rest
+	return &all.exchange
 }
 
 // above is the tally of a layer above a foreign RoundTripper, or nil.
@@ -228,18 +233,43 @@ func tallyFrom(ctx context.Context) *tally {
 	return t
 }
 
-// forward sends req to base, with x if base is a layer of ours. Where our
-// layers end, it begins a body that one of them wants kept and none has begun.
-func forward(base http.RoundTripper, x *exchange, req *http.Request) (*http.Response, error) {
-	// The usual stack is told without a search for methods.
-	switch l := base.(type) {
-	case *AuthTransport:
-		return l.roundTrip(x, req)
-	case *RetryTransport:
-		return l.roundTrip(x, req)
-	case *http.Transport: // none of ours
-	case layer:
-		return l.roundTrip(x, req)
+// below is the transport under a layer, looked at once instead of at each
+// request. The zero value is http.DefaultTransport.
+type below struct {
+	base http.RoundTripper // nil: see baseOr
+	ours layer             // base, if it is a layer of ours
+}
+
+func under(base http.RoundTripper) below {
+	ours, _ := base.(layer)
+	return below{base, ours}
+}
+
+// layer is the layer below, or nil if that is none of ours.
+func (b *below) layer() layer {
+	if b.base != nil {
+		return b.ours
+	}
+	ours, _ := http.DefaultTransport.(layer)
+	return ours
+}
+
+// forward sends req on, with x if it goes to a layer of ours.
+func (b *below) forward(x *exchange, req *http.Request) (*http.Response, error) {
+	if b.ours != nil {
+		return b.ours.roundTrip(x, req)
+	}
+	return leave(b.base, x, req)
+}
+
+// leave sends req to base, where our layers end. It begins a body that one of
+// them wants kept and none has begun.
+func leave(base http.RoundTripper, x *exchange, req *http.Request) (*http.Response, error) {
+	if base == nil {
+		base = http.DefaultTransport
+		if ours, ok := base.(layer); ok {
+			return ours.roundTrip(x, req)
+		}
 	}
 	if kept := x.body(); kept != nil && x.keep() > 0 && !kept.Used() && oneShot(req) {
 		out := x.request(req)

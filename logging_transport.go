@@ -51,8 +51,10 @@ type LoggingTransport struct {
 	// here, which are the caller's; it is added further down.
 	Headers bool
 
-	once  sync.Once
-	usual slog.Handler // see handler
+	once    sync.Once
+	base    below
+	handler slog.Handler // the Logger's; nil without one
+	usual   slog.Handler // see prepare
 }
 
 // RoundTrip sends req to Base and logs what came of it.
@@ -61,18 +63,22 @@ func (t *LoggingTransport) RoundTrip(req *http.Request) (*http.Response, error) 
 }
 
 func (t *LoggingTransport) roundTrip(x *exchange, req *http.Request) (*http.Response, error) {
-	base := baseOr(t.Base)
-	ctx := req.Context()
+	t.once.Do(t.prepare)
 	// Error is the highest level there is; whether the record's own level
 	// is enabled can only be asked when the outcome is known.
-	if t.Logger == nil || !t.Logger.Enabled(ctx, slog.LevelError) {
-		return forward(base, x, req)
+	if t.handler == nil || !t.handler.Enabled(req.Context(), slog.LevelError) {
+		return t.base.forward(x, req)
 	}
+	return t.logged(x, req)
+}
 
-	begun, out, counts := t.begin(base, x, req)
+// logged sends req and logs what came of it.
+func (t *LoggingTransport) logged(x *exchange, req *http.Request) (*http.Response, error) {
+	ctx := req.Context()
+	begun, out, counts := t.begin(x, req)
 	attempts, replays := countsOf(counts)
 	start := time.Now()
-	resp, err := forward(base, begun, out)
+	resp, err := t.base.forward(begun, out)
 	duration := time.Since(start)
 
 	if begun != x && begun.body().Used() {
@@ -82,7 +88,7 @@ func (t *LoggingTransport) roundTrip(x *exchange, req *http.Request) (*http.Resp
 		resp.Request = req
 	}
 	level := levelOf(ctx, resp, err)
-	if !t.Logger.Enabled(ctx, level) {
+	if !t.handler.Enabled(ctx, level) {
 		return resp, err
 	}
 	// What the layers above have counted before is none of ours.
@@ -90,9 +96,9 @@ func (t *LoggingTransport) roundTrip(x *exchange, req *http.Request) (*http.Resp
 	attempts, replays = max(1, attemptsNow-attempts), replaysNow-replays
 
 	record := slog.NewRecord(start.Add(duration), level, "request", 0)
-	handler := t.handler()
+	handler := t.usual
 	if handler == nil || attempts != 1 || replays != 0 {
-		handler = t.Logger.Handler()
+		handler = t.handler
 		record.AddAttrs(sends(attempts, replays)...)
 	}
 	record.AddAttrs(
@@ -112,18 +118,21 @@ func (t *LoggingTransport) roundTrip(x *exchange, req *http.Request) (*http.Resp
 	return resp, err
 }
 
-// handler is the Logger's with the counts of a request that was sent once, nil
-// if there would be no gain. slog's own handlers format beforehand what they
-// get by WithAttrs, and the counts are a third of a record. Of others it isn't
-// known, and those that somebody wrote in a hurry forget it.
-func (t *LoggingTransport) handler() slog.Handler {
-	t.once.Do(func() {
-		switch h := t.Logger.Handler().(type) {
-		case *slog.JSONHandler, *slog.TextHandler:
-			t.usual = h.WithAttrs(sends(1, 0))
-		}
-	})
-	return t.usual
+// prepare looks at the fields, once. usual is the Logger's handler with the
+// counts of a request that was sent once, nil if there would be no gain. slog's
+// own handlers format beforehand what they get by WithAttrs, and the counts are
+// a third of a record. Of others it isn't known, and those that somebody wrote
+// in a hurry forget it.
+func (t *LoggingTransport) prepare() {
+	t.base = under(t.Base)
+	if t.Logger == nil {
+		return
+	}
+	t.handler = t.Logger.Handler()
+	switch h := t.handler.(type) {
+	case *slog.JSONHandler, *slog.TextHandler:
+		t.usual = h.WithAttrs(sends(1, 0))
+	}
 }
 
 // sends are the attributes that count. They come first in a record, since
@@ -136,20 +145,20 @@ func sends(attempts, replays int64) []slog.Attr {
 // exchange and the request to hand to them and where the counts will be, nil
 // if there is nothing to count. An exchange other than x is a new one, for
 // the caller to finish.
-func (t *LoggingTransport) begin(base http.RoundTripper, x *exchange, req *http.Request) (*exchange, *http.Request, *tally) {
+func (t *LoggingTransport) begin(x *exchange, req *http.Request) (*exchange, *http.Request, *tally) {
 	outer := tallyFrom(req.Context())
 	counts := outer
 	if x != nil {
 		counts = &x.tally
 	}
-	if _, ours := base.(layer); ours {
+	if t.base.layer() != nil {
 		if counts == nil {
 			x = newExchange(req)
 			counts = &x.tally
 		}
 		return x, req, counts
 	}
-	if _, last := base.(*http.Transport); last {
+	if _, last := baseOr(t.Base).(*http.Transport); last {
 		return x, req, counts // no layer of ours can be below it
 	}
 	if counts == nil {

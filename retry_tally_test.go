@@ -40,7 +40,7 @@ type tallyLayer struct {
 func (l *tallyLayer) roundTrip(x *exchange, req *http.Request) (*http.Response, error) {
 	l.exchanges = append(l.exchanges, x)
 	x.replayed()
-	return forward(&l.tallyBase, x, req)
+	return leave(&l.tallyBase, x, req)
 }
 
 func TestRetryTellsForeignBasesOfLaterAttemptsOnly(t *testing.T) {

@@ -213,6 +213,7 @@ type RetryTransport struct {
 	Policy RetryPolicy
 
 	once sync.Once
+	base below
 	err  error // of Policy
 }
 
@@ -229,60 +230,61 @@ func (t *RetryTransport) Unwrap() http.RoundTripper { return baseOr(t.Base) }
 func (t *RetryTransport) CloseIdleConnections() { closeIdle(baseOr(t.Base)) }
 
 func (t *RetryTransport) roundTrip(x *exchange, req *http.Request) (*http.Response, error) {
-	base := baseOr(t.Base)
+	t.once.Do(t.prepare)
 	if t.Policy.RetryMax <= 0 {
-		return forward(base, x, req)
+		return t.base.forward(x, req)
 	}
-	if t.once.Do(func() { t.err = t.Policy.check() }); t.err != nil {
+	if t.err != nil {
 		closeBody(req)
 		return nil, t.err
 	}
 	own := x == nil
 	if own {
-		if _, ours := base.(layer); !ours && !oneShot(req) {
+		if t.base.layer() == nil && !oneShot(req) {
 			// Nothing to keep, nobody to share it with: no allocation.
-			return t.send(base, nil, req)
+			return t.send(nil, req)
 		}
 		x = newExchange(req)
 	}
 	x.wantKept(keepBound(t.Policy.MaxReplayBody))
-	resp, err := t.send(base, x, req)
+	resp, err := t.send(x, req)
 	if own {
 		x.body().Finish()
 	}
 	return resp, err
 }
 
+// prepare looks at the fields, once.
+func (t *RetryTransport) prepare() {
+	t.base = under(t.Base)
+	t.err = t.Policy.check()
+}
+
 // send sends req until the policy has enough.
-func (t *RetryTransport) send(base http.RoundTripper, x *exchange, req *http.Request) (*http.Response, error) {
-	run := retryRun{RetryPolicy: &t.Policy}
-	ctx := req.Context()
-	_, ours := base.(layer)
-	var count *tally // of a layer above a foreign one, if there is one
-	if x == nil {
-		count = tallyFrom(ctx)
+func (t *RetryTransport) send(x *exchange, req *http.Request) (*http.Response, error) {
+	resp, err := t.attempt(x, req, req)
+	if err == nil && resp != nil && resp.StatusCode/100 == 2 && t.Policy.CheckRetry == nil {
+		return resp, nil // as DefaultCheckRetry would say, at once
 	}
-	for out := req; ; run.sent++ {
-		if x != nil {
-			x.sent()
-		} else if count != nil {
-			count.attempts.Add(1)
-		}
-		resp, err := t.attempt(base, x, out)
+	return t.resend(x, req, resp, err)
+}
+
+// resend sends req again, after a send that gave resp or err, until the policy
+// has enough.
+func (t *RetryTransport) resend(x *exchange, req *http.Request, resp *http.Response, err error) (*http.Response, error) {
+	ctx := req.Context()
+	for run := (retryRun{RetryPolicy: &t.Policy}); ; run.sent++ {
 		if resp == nil && err == nil {
 			return nil, nil // http.Client has words for that
 		}
-		if resp != nil && resp.Request != req {
-			resp.Request = req // the caller's view of it
-		}
-
 		wait, ok := run.next(x, req, resp, err)
 		if !ok || !sleep(req, wait) {
 			return resp, err
 		}
-		if !ours && tallyFrom(ctx) == nil {
+		if t.base.layer() == nil && tallyFrom(ctx) == nil {
 			// An auth layer further below must know that this isn't
 			// the first send: it replays on that one only.
+			var count *tally
 			if x != nil {
 				count = &x.tally
 			} else {
@@ -291,30 +293,43 @@ func (t *RetryTransport) send(base http.RoundTripper, x *exchange, req *http.Req
 			}
 			ctx = withTally(ctx, count)
 		}
-		if out, ok = again(ctx, x, req); !ok {
+		out, ok := again(ctx, x, req)
+		if !ok {
 			return resp, err
 		}
 		if resp != nil {
 			discard(resp)
 		}
+		resp, err = t.attempt(x, req, out)
 	}
 }
 
-// attempt sends req once.
-func (t *RetryTransport) attempt(base http.RoundTripper, x *exchange, req *http.Request) (resp *http.Response, err error) {
-	if d := t.Policy.AttemptTimeout; d > 0 {
-		resp, err = forwardWithin(d, base, x, req)
-	} else {
-		resp, err = forward(base, x, req)
+// attempt sends out, which stands for req, once, and counts it.
+func (t *RetryTransport) attempt(x *exchange, req, out *http.Request) (resp *http.Response, err error) {
+	if x != nil {
+		x.sent()
+	} else if up := tallyFrom(out.Context()); up != nil {
+		up.attempts.Add(1)
 	}
-	if err != nil && resp != nil {
+	if d := t.Policy.AttemptTimeout; d > 0 {
+		resp, err = forwardWithin(d, &t.base, x, out)
+	} else {
+		resp, err = t.base.forward(x, out)
+	}
+	if resp == nil {
+		return nil, err
+	}
+	if err != nil {
 		// Never both, not even over a base that does so.
 		if resp.Body != nil {
 			resp.Body.Close()
 		}
-		resp = nil
+		return nil, err
 	}
-	return resp, err
+	if resp.Request != req {
+		resp.Request = req // the caller's view of it
+	}
+	return resp, nil
 }
 
 // again returns a copy of req to send once more, with ctx and with its body
@@ -336,9 +351,6 @@ type retryRun struct {
 // next decides what follows the send that gave resp or err: another one after
 // a wait, or none.
 func (r *retryRun) next(x *exchange, req *http.Request, resp *http.Response, err error) (wait time.Duration, ok bool) {
-	if err == nil && r.CheckRetry == nil && resp.StatusCode/100 == 2 {
-		return 0, false // as DefaultCheckRetry would say, at once
-	}
 	if r.sent >= r.RetryMax || over(req) {
 		return 0, false
 	}
@@ -489,13 +501,13 @@ func (*attemptTimeout) Temporary() bool { return true }
 func (*attemptTimeout) Is(err error) bool { return err == context.DeadlineExceeded }
 
 // forwardWithin is forward with d as the time for the response header.
-func forwardWithin(d time.Duration, base http.RoundTripper, x *exchange, req *http.Request) (*http.Response, error) {
+func forwardWithin(d time.Duration, base *below, x *exchange, req *http.Request) (*http.Response, error) {
 	// Not a context with a timeout: that would go on to bound the body.
 	ctx, cancel := context.WithCancelCause(req.Context())
 	expired := &attemptTimeout{d}
 	timer := time.AfterFunc(d, func() { cancel(expired) })
 
-	resp, err := forward(base, x, req.WithContext(ctx))
+	resp, err := base.forward(x, req.WithContext(ctx))
 
 	if !timer.Stop() {
 		cancel(expired) // the timer's own call of it may be yet to come

@@ -45,32 +45,40 @@ type readySource interface {
 // token asks src for the token of req. It honours req.Cancel beside the
 // context, as the transports of net/http do.
 func token(src TokenSource, req *http.Request) (*Token, error) {
-	ctx := req.Context()
-	if done := cancelOf(req); done != nil {
-		// http.Client sets Cancel on each request if it has a Timeout,
-		// so the common case has to be cheap.
-		if r, ok := src.(readySource); ok {
-			if tok := r.ready(ctx); tok != nil {
-				return tok, nil
-			}
-		}
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithCancel(ctx)
-		defer cancel()
-		if over(req) {
-			cancel() // before the source can start a fetch for nobody
-		}
-		go func() {
-			select {
-			case <-done:
-				cancel()
-			case <-ctx.Done():
-			}
-		}()
+	var tok *Token
+	var err error
+	if cancelOf(req) == nil {
+		tok, err = src.Token(req.Context())
+	} else {
+		tok, err = tokenUntilCancel(src, req)
 	}
-	tok, err := src.Token(ctx)
 	if err == nil && tok == nil {
 		err = errNoToken
 	}
 	return tok, err
+}
+
+// tokenUntilCancel asks src for the token of a request with a Cancel channel.
+// http.Client sets that on each request if it has a Timeout, so the common case
+// has to be cheap.
+func tokenUntilCancel(src TokenSource, req *http.Request) (*Token, error) {
+	if r, ok := src.(readySource); ok {
+		if tok := r.ready(req.Context()); tok != nil {
+			return tok, nil
+		}
+	}
+	ctx, cancel := context.WithCancel(req.Context())
+	defer cancel()
+	if over(req) {
+		cancel() // before the source can start a fetch for nobody
+	}
+	done := cancelOf(req)
+	go func() {
+		select {
+		case <-done:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	return src.Token(ctx)
 }

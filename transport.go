@@ -196,8 +196,8 @@ type Transport struct {
 	dir    string   // base.Path without the slashes at its end
 	rawDir string   // dir as it is escaped in base
 
-	top  http.RoundTripper // nil: http.DefaultTransport
-	auth *AuthTransport    // the one in the stack; nil: none
+	top  below          // the outermost layer
+	auth *AuthTransport // the one in the stack; nil: none
 }
 
 // NewTransport builds the stack that cfg describes. Every mistake in cfg is
@@ -264,20 +264,21 @@ func NewTransport(cfg Config) (*Transport, error) {
 		return nil, errors.Join(errs...)
 	}
 
-	t.top = cfg.Base
+	top := cfg.Base
 	if cfg.Tokens != nil {
-		t.auth, t.top = auth, auth
+		t.auth, top = auth, auth
 	}
 	if cfg.Retry.RetryMax > 0 {
 		policy := cfg.Retry
 		if policy.MaxReplayBody == 0 {
 			policy.MaxReplayBody = cfg.MaxReplayBody
 		}
-		t.top = &RetryTransport{Base: t.top, Policy: policy}
+		top = &RetryTransport{Base: top, Policy: policy}
 	}
 	if cfg.Logger != nil {
-		t.top = &LoggingTransport{Base: t.top, Logger: cfg.Logger, Headers: cfg.LogHeaders}
+		top = &LoggingTransport{Base: top, Logger: cfg.Logger, Headers: cfg.LogHeaders}
 	}
+	t.top = under(top)
 	return t, nil
 }
 
@@ -300,7 +301,7 @@ func (t *Transport) roundTrip(x *exchange, req *http.Request) (*http.Response, e
 		closeBody(req)
 		return nil, err
 	}
-	resp, err := forward(baseOr(t.top), x, out)
+	resp, err := t.top.forward(x, out)
 	if resp != nil {
 		resp.Request = out
 		if out != req {
@@ -325,10 +326,10 @@ func (t *Transport) Explain(req *http.Request) Decision {
 }
 
 // Unwrap returns the outermost layer.
-func (t *Transport) Unwrap() http.RoundTripper { return baseOr(t.top) }
+func (t *Transport) Unwrap() http.RoundTripper { return baseOr(t.top.base) }
 
 // CloseIdleConnections closes the idle connections of Base.
-func (t *Transport) CloseIdleConnections() { closeIdle(baseOr(t.top)) }
+func (t *Transport) CloseIdleConnections() { closeIdle(baseOr(t.top.base)) }
 
 // resolved is a copy of a request and its URL in one allocation.
 type resolved struct {
