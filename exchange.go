@@ -262,8 +262,9 @@ func (b *below) forward(x *exchange, req *http.Request) (*http.Response, error) 
 	return leave(b.base, x, req)
 }
 
-// leave sends req to base, where our layers end. It begins a body that one of
-// them wants kept and none has begun.
+// leave sends req to base, where our layers end, unless http.DefaultTransport
+// is another of ours. It begins a body that one of them wants kept and none has
+// begun.
 func leave(base http.RoundTripper, x *exchange, req *http.Request) (*http.Response, error) {
 	if base == nil {
 		base = http.DefaultTransport

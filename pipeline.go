@@ -392,11 +392,11 @@ func (p *Pipeline) newState() *state {
 //
 // While the token is live this takes no lock, touches no storage and
 // allocates nothing, whatever the number of callers; ten times a second one of
-// them reads the clock and sets a timer. Otherwise one fetch a
-// step serves everyone who asks. It belongs to none of them: when ctx ends
-// Token returns its cause and the fetch goes on. An error is an *AuthError
-// that names the step, or wraps ctx's cause. Called from inside a fetch of
-// this very pipeline, where it would wait for itself, it says so.
+// them reads the clock and sets a timer. Otherwise one fetch a step serves
+// everyone who asks. It belongs to none of them: when ctx ends Token returns
+// its cause and the fetch goes on. An error is an *AuthError that names the
+// step, or wraps ctx's cause. Called from inside a fetch of this very
+// pipeline, where it would wait for itself, it says so.
 func (p *Pipeline) Token(ctx context.Context) (*Token, error) {
 	if tok := p.ready(ctx); tok != nil {
 		return tok, nil

@@ -273,7 +273,8 @@ func (t *RetryTransport) send(x *exchange, req *http.Request) (*http.Response, e
 // has enough.
 func (t *RetryTransport) resend(x *exchange, req *http.Request, resp *http.Response, err error) (*http.Response, error) {
 	ctx := req.Context()
-	for run := (retryRun{RetryPolicy: &t.Policy}); ; run.sent++ {
+	run := retryRun{RetryPolicy: &t.Policy}
+	for ; ; run.sent++ {
 		if resp == nil && err == nil {
 			return nil, nil // http.Client has words for that
 		}
