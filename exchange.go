@@ -256,22 +256,15 @@ func (b *below) layer() layer {
 
 // forward sends req on, with x if it goes to a layer of ours.
 func (b *below) forward(x *exchange, req *http.Request) (*http.Response, error) {
-	if b.ours != nil {
-		return b.ours.roundTrip(x, req)
+	if ours := b.layer(); ours != nil {
+		return ours.roundTrip(x, req)
 	}
-	return leave(b.base, x, req)
+	return leave(baseOr(b.base), x, req)
 }
 
-// leave sends req to base, where our layers end, unless http.DefaultTransport
-// is another of ours. It begins a body that one of them wants kept and none has
-// begun.
+// leave sends req to base, where our layers end. It begins a body that one of
+// them wants kept and none has begun.
 func leave(base http.RoundTripper, x *exchange, req *http.Request) (*http.Response, error) {
-	if base == nil {
-		base = http.DefaultTransport
-		if ours, ok := base.(layer); ok {
-			return ours.roundTrip(x, req)
-		}
-	}
 	if kept := x.body(); kept != nil && x.keep() > 0 && !kept.Used() && oneShot(req) {
 		out := x.request(req)
 		out.Body = x.begin(req, x.keep())

@@ -1229,3 +1229,28 @@ type retryIdler struct {
 }
 
 func (b *retryIdler) CloseIdleConnections() { b.closed++ }
+
+// The default transport of the moment may be one of our layers, which then
+// belongs to the same exchange: it replays on a later send, too.
+func TestRetryOverADefaultTransportOfOurs(t *testing.T) {
+	old := http.DefaultTransport
+	defer func() { http.DefaultTransport = old }()
+	http.DefaultTransport = &retryBase{steps: []retryStep{retryAnswer(200)}}
+	rt := &requestforge.RetryTransport{Policy: requestforge.ExponentialBackoff(1, 1, 1)}
+	resp, err := rt.RoundTrip(newRetryRequest(t, "GET", nil))
+	wantRetryResponse(t, resp, err, 200)
+
+	tokens := 0
+	base := &retryBase{steps: []retryStep{retryAnswer(503), retryAnswer(401), retryAnswer(200)}}
+	http.DefaultTransport = &requestforge.AuthTransport{
+		Base:    base,
+		Origins: []string{requestforge.AnyOrigin}, AllowPlaintext: true,
+		Source: sourceFunc(func(context.Context) (*requestforge.Token, error) {
+			tokens++
+			return &requestforge.Token{AccessToken: fmt.Sprint("token-", tokens)}, nil
+		}),
+	}
+	resp, err = rt.RoundTrip(newRetryRequest(t, "GET", nil))
+	wantRetryResponse(t, resp, err, 200)
+	base.wantSends(t, 3)
+}

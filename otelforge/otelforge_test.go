@@ -390,13 +390,13 @@ func TestCrashOfAFetcherIsRecordedAndPasses(t *testing.T) {
 	}
 }
 
-// NewPipeline says of steps that are recorded what it says of the steps
-// themselves.
 // mistaken is somebody's own Fetcher, with mistakes that it knows of.
 type mistaken struct{ requestforge.FetcherFunc }
 
 func (mistaken) Validate() error { return errors.New("TokenURL: empty") }
 
+// NewPipeline says of steps that are recorded what it says of the steps
+// themselves.
 func TestStepsLeaveMistakesToNewPipeline(t *testing.T) {
 	good := requestforge.FetcherFunc(func(context.Context, requestforge.Input) (*requestforge.Token, error) { return nil, nil })
 	for name, steps := range map[string][]requestforge.Step{
