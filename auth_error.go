@@ -19,6 +19,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/requestforge/requestforge/internal/format"
 	"github.com/requestforge/requestforge/internal/oauthcode"
 	"github.com/requestforge/requestforge/internal/redact"
 )
@@ -111,7 +112,7 @@ func (e *AuthError) RetryVerdict() (retry bool, after time.Duration) {
 }
 
 // Format prints Error for every verb.
-func (e AuthError) Format(s fmt.State, verb rune) { format(s, verb, e.Error()) }
+func (e AuthError) Format(s fmt.State, verb rune) { format.Text(s, verb, e.Error()) }
 
 // MarshalJSON returns Error as a JSON string.
 func (e AuthError) MarshalJSON() ([]byte, error) { return json.Marshal(e.Error()) }

@@ -10,19 +10,19 @@ import (
 	"github.com/requestforge/requestforge/internal/challenge"
 )
 
-// refused reports whether resp means that tok is bad, and notes on tok if it
-// means the opposite.
-func (t *AuthTransport) refused(tok *Token, resp *http.Response) bool {
-	var refused bool
-	if t.Refused != nil {
-		refused = askRefused(t.Refused, resp)
+// refused reports whether resp means that tok is bad, and notes on tok if resp
+// means the opposite. ask is AuthTransport.Refused.
+func refused(ask func(*http.Response) bool, tok *Token, resp *http.Response) bool {
+	var bad bool
+	if ask != nil {
+		bad = askRefused(ask, resp)
 	} else {
-		refused = resp.StatusCode == http.StatusUnauthorized && !insufficientScope(resp)
+		bad = resp.StatusCode == http.StatusUnauthorized && !insufficientScope(resp)
 	}
-	if !refused && accepts(resp) {
+	if !bad && accepts(resp) {
 		tok.accept()
 	}
-	return refused
+	return bad
 }
 
 // accepts reports whether resp shows that its token was good.

@@ -12,9 +12,12 @@ import (
 	"net/http"
 	"strings"
 	"sync"
-	"time"
 
+	"github.com/requestforge/requestforge/internal/httpname"
 	"github.com/requestforge/requestforge/internal/match"
+	"github.com/requestforge/requestforge/internal/mistake"
+	"github.com/requestforge/requestforge/internal/refund"
+	"github.com/requestforge/requestforge/internal/roundtrip"
 )
 
 // AnyOrigin in Origins allows every https origin that the caller itself
@@ -100,7 +103,7 @@ type AuthTransport struct {
 
 // rules is what is derived from an AuthTransport's fields. Immutable.
 type rules struct {
-	base    below
+	base    next
 	origins *match.Origins
 	paths   *match.Paths
 	header  spellings
@@ -136,19 +139,11 @@ type Decision struct {
 }
 
 var (
-	errPlaintext = &mistake{errors.New("requestforge: the token would travel over plain http to a host that is not loopback; use https, or set AllowPlaintext")}
-	errCaller    = &mistake{errors.New("requestforge: the request has the token's header, or user information in its URL, set by its caller (CallerHeader is RejectCaller)")}
-	errNoToken   = &mistake{errors.New("requestforge: the TokenSource returned neither a token nor an error")}
+	errPlaintext = mistake.Final(errors.New("requestforge: the token would travel over plain http to a host that is not loopback; use https, or set AllowPlaintext"))
+	errCaller    = mistake.Final(errors.New("requestforge: the request has the token's header, or user information in its URL, set by its caller (CallerHeader is RejectCaller)"))
 	errNoOrigins = errors.New("Origins is empty: say where the token may go, for example \"https://api.example.com\"")
 	errNoSource  = errors.New("Source is nil")
 )
-
-// mistake is an error that sending the request again can't mend.
-type mistake struct{ error }
-
-// RetryVerdict says so to a retry layer.
-func (*mistake) RetryVerdict() (retry bool, after time.Duration) { return false, 0 }
-func (m *mistake) Unwrap() error                                 { return m.error }
 
 // Explain says why req would, or would not, carry the token. RoundTrip decides
 // by the same function. Nothing is fetched or sent.
@@ -215,11 +210,11 @@ func (t *AuthTransport) check() error {
 
 func (t *AuthTransport) compile() (rules, error) {
 	var errs []error
-	r := rules{base: under(t.Base), header: spell(cmp.Or(t.Header, "Authorization")), keep: keepBound(t.MaxReplayBody), retry: t.Retry}
-	if t.Source == nil || isNilPointer(t.Source) {
+	r := rules{base: nextOf(t.Base), header: spell(cmp.Or(t.Header, "Authorization")), keep: keepBound(t.MaxReplayBody), retry: t.Retry}
+	if t.Source == nil || mistake.IsNil(t.Source) {
 		errs = append(errs, errNoSource)
 	}
-	if t.Header != "" && !isHTTPToken(t.Header) {
+	if t.Header != "" && !httpname.IsToken(t.Header) {
 		errs = append(errs, fmt.Errorf("Header %q is not a header name", t.Header))
 	}
 	if len(t.Origins) == 0 {
@@ -227,10 +222,10 @@ func (t *AuthTransport) compile() (rules, error) {
 	}
 	var err error
 	if r.origins, err = match.ParseOrigins(t.Origins); err != nil {
-		eachMistake(err, func(text string) { errs = append(errs, errors.New("Origins: "+text)) })
+		mistake.Each(err, func(text string) { errs = append(errs, errors.New("Origins: "+text)) })
 	}
 	if r.paths, err = match.ParsePaths(t.pathPrefix, t.ExcludedPaths); err != nil {
-		eachMistake(err, func(text string) { errs = append(errs, errors.New("ExcludedPaths: "+text)) })
+		mistake.Each(err, func(text string) { errs = append(errs, errors.New("ExcludedPaths: "+text)) })
 	}
 	if t.CallerHeader < KeepCaller || t.CallerHeader > RejectCaller {
 		errs = append(errs, fmt.Errorf("CallerHeader is %d; use KeepCaller, ReplaceCaller or RejectCaller", t.CallerHeader))
@@ -246,7 +241,7 @@ func (t *AuthTransport) setup() (*rules, error) {
 	t.once.Do(func() {
 		var err error
 		if t.rules, err = t.compile(); err != nil {
-			t.err = &mistake{fmt.Errorf("requestforge: AuthTransport: %w", err)}
+			t.err = mistake.Final(fmt.Errorf("requestforge: AuthTransport: %w", err))
 		}
 	})
 	return &t.rules, t.err
@@ -265,12 +260,12 @@ func (t *AuthTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 func (t *AuthTransport) roundTrip(x *exchange, req *http.Request) (*http.Response, error) {
 	r, err := t.setup()
 	if err != nil {
-		closeBody(req)
+		roundtrip.CloseBody(req)
 		return nil, err
 	}
 	reason, err := t.decide(r, req)
 	if err != nil {
-		closeBody(req)
+		roundtrip.CloseBody(req)
 		return nil, err
 	}
 	if reason != ReasonSend {
@@ -290,17 +285,17 @@ func (t *AuthTransport) roundTrip(x *exchange, req *http.Request) (*http.Respons
 	out.Body = x.begin(req, max(r.keep, x.keep()))
 	tok, err := token(t.Source, req)
 	if err != nil {
-		closeBody(out)
+		roundtrip.CloseBody(out)
 		return nil, err
 	}
 	value, err := headerValue(tok, &r.header)
 	if err != nil {
-		closeBody(out)
+		roundtrip.CloseBody(out)
 		return nil, err
 	}
 	out.Header = r.header.put(req.Header, value, t.CallerHeader == ReplaceCaller)
 	resp, err := r.base.forward(x, out)
-	if err == nil && resp != nil && t.refused(tok, resp) {
+	if err == nil && resp != nil && refused(t.Refused, tok, resp) {
 		if own && x.retrying() {
 			// A foreign layer stands between us and the retry layer
 			// above, which can't know what we send.
@@ -327,8 +322,8 @@ func (t *AuthTransport) tell(ctx context.Context, tok *Token) {
 // allows. What it returns is the last response that there was, unread; or the
 // error of a replay, which has cost the response before.
 func (t *AuthTransport) replay(x *exchange, r *rules, req *http.Request, tok *Token, resp *http.Response) (*http.Response, error) {
-	var owed bill
-	ctx := withBill(req.Context(), &owed)
+	var owed refund.Refund
+	ctx := refund.With(req.Context(), &owed)
 	for {
 		// Even if this request can't be replayed: others carry the token.
 		t.tell(ctx, tok)
@@ -347,15 +342,15 @@ func (t *AuthTransport) replay(x *exchange, r *rules, req *http.Request, tok *To
 		*out = *req
 		out.Header = r.header.put(req.Header, value, t.CallerHeader == ReplaceCaller)
 		out.Body = body
-		discard(resp)
+		roundtrip.Discard(resp)
 		x.replayed()
 		var err error
 		if resp, err = r.base.forward(x, out); err != nil || resp == nil {
 			return nil, err
 		}
-		if tok = next; !t.refused(tok, resp) {
+		if tok = next; !refused(t.Refused, tok, resp) {
 			if accepts(resp) {
-				owed.refund()
+				owed.Pay()
 			}
 			return resp, nil
 		}
@@ -366,7 +361,7 @@ func (t *AuthTransport) replay(x *exchange, r *rules, req *http.Request, tok *To
 // its header value; nil if there is to be no replay.
 func (t *AuthTransport) another(x *exchange, r *rules, req *http.Request, tok *Token) (*Token, []string) {
 	wait := x.nextReplay(r.retry)
-	if wait < 0 || !sleep(req, wait) {
+	if wait < 0 || !roundtrip.Sleep(req, wait) {
 		return nil, nil
 	}
 	next, err := token(t.Source, req)
@@ -374,7 +369,7 @@ func (t *AuthTransport) another(x *exchange, r *rules, req *http.Request, tok *T
 		return nil, nil
 	}
 	value, err := headerValue(next, &r.header)
-	if err != nil || over(req) {
+	if err != nil || roundtrip.Over(req) {
 		return nil, nil
 	}
 	return next, value
@@ -399,7 +394,7 @@ func headerValue(tok *Token, header *spellings) ([]string, error) {
 // proven is the provenance of a token that isn't ours, or was changed.
 func proven(tok *Token) (*provenance, error) {
 	if err := tok.validate(); err != nil {
-		return nil, &mistake{fmt.Errorf("requestforge: the token can't be sent: %w", err)}
+		return nil, mistake.Final(fmt.Errorf("requestforge: the token can't be sent: %w", err))
 	}
 	return newProvenance(tok), nil
 }
@@ -440,7 +435,7 @@ func (s *spellings) put(h http.Header, value []string, replace bool) http.Header
 }
 
 // Unwrap returns the transport below.
-func (t *AuthTransport) Unwrap() http.RoundTripper { return baseOr(t.Base) }
+func (t *AuthTransport) Unwrap() http.RoundTripper { return roundtrip.Base(t.Base) }
 
 // CloseIdleConnections passes the call on to the transport below.
-func (t *AuthTransport) CloseIdleConnections() { closeIdle(baseOr(t.Base)) }
+func (t *AuthTransport) CloseIdleConnections() { roundtrip.CloseIdle(t.Base) }

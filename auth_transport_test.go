@@ -569,7 +569,7 @@ func TestAuthGenuineRevocationsAreAllServed(t *testing.T) {
 		}
 		require.Equal(t, 50, l.fetches("user"))
 		require.Equal(t, 1, l.fetches("app"))
-		require.Zero(t, p.Stats().Spared)
+		require.Zero(t, p.Stats().RefusalsIgnored)
 	})
 }
 
@@ -603,7 +603,7 @@ func TestAuthAcceptedReplayCostsNothing(t *testing.T) {
 			good = fmt.Sprintf("user-%d", 2*i+3) // two refusals before each
 			require.Equal(t, 200, get(t, rt, host).StatusCode, i)
 		}
-		require.Zero(t, p.Stats().Spared)
+		require.Zero(t, p.Stats().RefusalsIgnored)
 	})
 }
 

@@ -12,12 +12,13 @@ import (
 	"time"
 
 	"github.com/requestforge/requestforge/internal/replay"
+	"github.com/requestforge/requestforge/internal/roundtrip"
 )
 
 // exchange is one RoundTrip of the caller as our layers see it together. The
 // outermost layer that needs one allocates it and hands it to the layer
 // below by a direct call (see layer); a layer that sits above a foreign
-// RoundTripper puts its tally into the context instead, but only where the
+// RoundTripper puts its sendCount into the context instead, but only where the
 // layers below must know it.
 //
 // It exists for three promises: the sends of all layers together stay within
@@ -25,21 +26,21 @@ import (
 // and the log record can say what happened below, all of it in the one
 // allocation that copying the request costs anyway.
 //
-// Every request pays for its size: what most don't need is in more.
+// Every request pays for its size: what most don't need is in rare.
 type exchange struct {
-	tally
+	sendCount
 
 	// out is the first copy of the request that is sent, here so that
 	// it needs no allocation of its own (see request).
 	out http.Request
 
-	*more // nil: none of it is needed
+	*rare // nil: none of it is needed
 }
 
-// more is what an exchange needs only for some requests.
-type more struct {
-	// up is the tally of a layer above a foreign RoundTripper, or nil.
-	up *tally
+// rare is what an exchange needs only for some requests.
+type rare struct {
+	// up is the sendCount of a layer above a foreign RoundTripper, or nil.
+	up *sendCount
 
 	// kept keeps the caller's body if it can't be had again through
 	// GetBody; unused (see replay.Body.Used) until a layer begins it. Nil
@@ -56,16 +57,16 @@ type more struct {
 	schedule Schedule
 }
 
-// tally counts what one exchange did. The fields are atomic because a
+// sendCount counts what one exchange did. The fields are atomic because a
 // foreign layer between ours may run several sends at once.
-type tally struct {
+type sendCount struct {
 	attempts atomic.Int32 // sends that the retry layer asked for
 	replays  atomic.Int32 // sends after a refusal
 }
 
 // newExchange begins one for req at the outermost of the layers that share it.
 func newExchange(req *http.Request) *exchange {
-	up := tallyFrom(req.Context())
+	up := sendCountFrom(req.Context())
 	if up != nil || oneShot(req) {
 		return newLargeExchange(req, up)
 	}
@@ -73,23 +74,23 @@ func newExchange(req *http.Request) *exchange {
 }
 
 // newLargeExchange begins one with the rest of it.
-func newLargeExchange(req *http.Request, up *tally) *exchange {
+func newLargeExchange(req *http.Request, up *sendCount) *exchange {
 	if !oneShot(req) {
-		return &exchange{more: &more{up: up}}
+		return &exchange{rare: &rare{up: up}}
 	}
 	all := new(struct {
 		exchange
-		rest more
+		rest rare
 		body replay.Body
 	})
-	all.rest = more{up: up, kept: &all.body}
-	all.exchange.more = &all.rest
+	all.rest = rare{up: up, kept: &all.body}
+	all.exchange.rare = &all.rest
 	return &all.exchange
 }
 
-// above is the tally of a layer above a foreign RoundTripper, or nil.
-func (x *exchange) above() *tally {
-	if x.more == nil {
+// above is the sendCount of a layer above a foreign RoundTripper, or nil.
+func (x *exchange) above() *sendCount {
+	if x.rare == nil {
 		return nil
 	}
 	return x.up
@@ -97,15 +98,15 @@ func (x *exchange) above() *tally {
 
 // body is where the caller's body is kept, nil if it needn't be. x may be nil.
 func (x *exchange) body() *replay.Body {
-	if x == nil || x.more == nil {
+	if x == nil || x.rare == nil {
 		return nil
 	}
 	return x.kept
 }
 
-// keep is how much of the body a layer above wants kept, see more.bound.
+// keep is how much of the body a layer above wants kept, see rare.bound.
 func (x *exchange) keep() int64 {
-	if x.more == nil {
+	if x.rare == nil {
 		return 0
 	}
 	return x.bound
@@ -114,7 +115,7 @@ func (x *exchange) keep() int64 {
 // wantKept says how much of the body a layer wants kept, unless one above it
 // has already.
 func (x *exchange) wantKept(n int64) {
-	if x.more != nil && x.bound == 0 {
+	if x.rare != nil && x.bound == 0 {
 		x.bound = n
 	}
 }
@@ -122,8 +123,8 @@ func (x *exchange) wantKept(n int64) {
 // nextReplay is how long to wait before the next replay, by the schedule that
 // begin makes for the first one; negative: no more.
 func (x *exchange) nextReplay(begin AuthRetryStrategy) time.Duration {
-	if x.more == nil {
-		x.more = new(more)
+	if x.rare == nil {
+		x.rare = new(rare)
 	}
 	if x.schedule == nil {
 		if x.schedule = begin(); x.schedule == nil {
@@ -221,45 +222,45 @@ type layer interface {
 	roundTrip(x *exchange, req *http.Request) (*http.Response, error)
 }
 
-type tallyKey struct{}
+type sendCountKey struct{}
 
-// withTally lets the layers below a foreign RoundTripper count into t.
-func withTally(ctx context.Context, t *tally) context.Context {
-	return context.WithValue(ctx, tallyKey{}, t)
+// withSendCount lets the layers below a foreign RoundTripper count into t.
+func withSendCount(ctx context.Context, t *sendCount) context.Context {
+	return context.WithValue(ctx, sendCountKey{}, t)
 }
 
-func tallyFrom(ctx context.Context) *tally {
-	t, _ := ctx.Value(tallyKey{}).(*tally)
+func sendCountFrom(ctx context.Context) *sendCount {
+	t, _ := ctx.Value(sendCountKey{}).(*sendCount)
 	return t
 }
 
-// below is the transport under a layer, looked at once instead of at each
+// next is the transport below a layer, looked at once instead of at each
 // request. The zero value is http.DefaultTransport.
-type below struct {
-	base http.RoundTripper // nil: see baseOr
+type next struct {
+	base http.RoundTripper // nil: http.DefaultTransport, looked up at each request
 	ours layer             // base, if it is a layer of ours
 }
 
-func under(base http.RoundTripper) below {
+func nextOf(base http.RoundTripper) next {
 	ours, _ := base.(layer)
-	return below{base, ours}
+	return next{base, ours}
 }
 
 // layer is the layer below, or nil if that is none of ours.
-func (b *below) layer() layer {
-	if b.base != nil {
-		return b.ours
+func (n *next) layer() layer {
+	if n.base != nil {
+		return n.ours
 	}
 	ours, _ := http.DefaultTransport.(layer)
 	return ours
 }
 
 // forward sends req on, with x if it goes to a layer of ours.
-func (b *below) forward(x *exchange, req *http.Request) (*http.Response, error) {
-	if ours := b.layer(); ours != nil {
+func (n *next) forward(x *exchange, req *http.Request) (*http.Response, error) {
+	if ours := n.layer(); ours != nil {
 		return ours.roundTrip(x, req)
 	}
-	return leave(baseOr(b.base), x, req)
+	return leave(roundtrip.Base(n.base), x, req)
 }
 
 // leave sends req to base, where our layers end. It begins a body that one of
@@ -271,82 +272,4 @@ func leave(base http.RoundTripper, x *exchange, req *http.Request) (*http.Respon
 		req = out
 	}
 	return base.RoundTrip(req)
-}
-
-// baseOr is the transport below a layer: http.DefaultTransport if none is
-// set, looked up at each request so that a program that swaps it is heard.
-func baseOr(base http.RoundTripper) http.RoundTripper {
-	if base == nil {
-		return http.DefaultTransport
-	}
-	return base
-}
-
-// closeIdle passes CloseIdleConnections on, as http.Client does.
-func closeIdle(base http.RoundTripper) {
-	if c, ok := base.(interface{ CloseIdleConnections() }); ok {
-		c.CloseIdleConnections()
-	}
-}
-
-// closeBody closes the body of a request that is not going to be sent.
-func closeBody(req *http.Request) {
-	if req != nil && req.Body != nil {
-		req.Body.Close()
-	}
-}
-
-// discard drains and closes the body of a response that nobody is going to
-// see, so that its connection can serve again. A long or slow body isn't
-// worth that: a new connection costs less.
-func discard(resp *http.Response) {
-	const (
-		most    = 64 << 10 // bytes
-		longest = time.Second
-	)
-	if resp.Body == nil {
-		return
-	}
-	if resp.ContentLength <= most {
-		late := time.AfterFunc(longest, func() { resp.Body.Close() })
-		io.CopyN(io.Discard, resp.Body, most)
-		late.Stop()
-	}
-	resp.Body.Close()
-}
-
-// cancelOf is req.Cancel. It is deprecated for callers, but http.Client sets it
-// for its Timeout, and net/http's own transports honour it.
-func cancelOf(req *http.Request) <-chan struct{} {
-	//lint:ignore SA1019 see above
-	return req.Cancel
-}
-
-// over reports whether the caller has given the request up.
-func over(req *http.Request) bool {
-	select {
-	case <-cancelOf(req):
-		return true
-	default:
-		return req.Context().Err() != nil
-	}
-}
-
-// sleep waits, and reports whether the caller is still interested then. A
-// wait that would outlast the caller's context isn't begun.
-func sleep(req *http.Request, wait time.Duration) bool {
-	if wait > 0 {
-		ctx := req.Context()
-		if end, ok := ctx.Deadline(); ok && time.Until(end) <= wait {
-			return false
-		}
-		timer := time.NewTimer(wait)
-		defer timer.Stop()
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-		case <-cancelOf(req):
-		}
-	}
-	return !over(req)
 }

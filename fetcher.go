@@ -9,142 +9,17 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
 	"net/url"
-	"strconv"
-	"strings"
-	"time"
 
+	"github.com/requestforge/requestforge/internal/format"
+	"github.com/requestforge/requestforge/internal/httpname"
+	"github.com/requestforge/requestforge/internal/mistake"
 	"github.com/requestforge/requestforge/internal/redact"
+	"github.com/requestforge/requestforge/internal/roundtrip"
 	"github.com/requestforge/requestforge/internal/tokenjson"
 )
-
-// Token is what an auth server gave out for one step.
-//
-// A Token that a TokenSource or an Input hands out is shared: read it, don't
-// change it. However it is printed (fmt, encoding/json, log/slog), it shows
-// its type, its expiry and which parts are set, never their values. So JSON
-// is no way to store one; [Record.MarshalBinary] is the one encoding that
-// holds secrets. One thing can't be helped: fmt asks no value in an
-// unexported field how it wants to be printed. Keep a *Token there.
-type Token struct {
-	// AccessToken is what authenticates a request. It must not be empty
-	// nor hold control characters: such a token is never sent.
-	AccessToken string
-
-	// TokenType goes before the access token in the Authorization header,
-	// as [Token.Type] spells it. Empty means Bearer.
-	TokenType string
-
-	// RefreshToken gets the next token without a new login. Empty means
-	// that there is none.
-	RefreshToken string
-
-	// Expiry is when the server stops taking the access token. The zero
-	// time means never, as far as the server said.
-	Expiry time.Time
-
-	// Extra is what else the server sent: the members of its JSON object
-	// that no other field was read from, without further copies of the
-	// two tokens. The values are JSON's: nil, bool, string, json.Number
-	// (exact, whatever the size), []any and map[string]any. They may well
-	// be secrets, an id_token say, and so aren't printed either. Nil means
-	// that there was nothing else.
-	Extra map[string]any
-
-	prov *provenance
-}
-
-// Type returns the token type as the Authorization header wants it: Bearer
-// if there is none, the usual spelling of Bearer, Basic and MAC in whatever
-// case the server gave them, any other as it is.
-func (t *Token) Type() string {
-	switch {
-	case t.TokenType == "", strings.EqualFold(t.TokenType, "Bearer"):
-		return "Bearer"
-	case strings.EqualFold(t.TokenType, "Basic"):
-		return "Basic"
-	case strings.EqualFold(t.TokenType, "MAC"):
-		return "MAC"
-	}
-	return t.TokenType
-}
-
-// validate reports why t can't be put on a request, without showing any of
-// it. Bytes from 0x80 on are odd but legal in a header (RFC 9110 §5.5).
-func (t *Token) validate() error {
-	switch {
-	case t == nil:
-		return errors.New("there is no token")
-	case t.AccessToken == "":
-		return errors.New("the access token is empty")
-	case strings.ContainsFunc(t.AccessToken, isControl):
-		return errors.New("the access token holds control characters")
-	case t.TokenType != "" && !isHTTPToken(t.TokenType):
-		return errors.New("the token type is not one word of letters, digits and -._~ and the like")
-	}
-	return nil
-}
-
-func isControl(r rune) bool { return r < ' ' || r == 0x7f }
-
-// String returns t without its secrets.
-func (t Token) String() string {
-	var b strings.Builder
-	b.WriteString("Token(")
-	switch {
-	case t.AccessToken == "":
-		b.WriteString("empty")
-	case plainType(&t):
-		b.WriteString(t.Type())
-	default:
-		b.WriteString(redact.Mask)
-	}
-	if t.Expiry.IsZero() {
-		b.WriteString(", never expires")
-	} else {
-		b.WriteString(", expires " + t.Expiry.UTC().Format(time.RFC3339))
-	}
-	if t.RefreshToken != "" {
-		b.WriteString(", can be refreshed")
-	}
-	if n := len(t.Extra); n > 0 {
-		// The names are the server's too: their number has to do.
-		b.WriteString(", " + strconv.Itoa(n) + " extra")
-	}
-	return b.String() + ")"
-}
-
-// plainType reports whether t's type is one that everybody knows. Any other is
-// the server's word, and may be a secret if TypeField is mistaken.
-func plainType(t *Token) bool {
-	switch t.Type() {
-	case "Bearer", "Basic", "MAC", "DPoP":
-		return true
-	}
-	return false
-}
-
-// Format prints String for every verb.
-func (t Token) Format(s fmt.State, verb rune) { format(s, verb, t.String()) }
-
-// MarshalJSON returns String as a JSON string, which doesn't unmarshal into a
-// Token again. To store one, see [Record.MarshalBinary].
-func (t Token) MarshalJSON() ([]byte, error) { return json.Marshal(t.String()) }
-
-// LogValue returns String.
-func (t Token) LogValue() slog.Value { return slog.StringValue(t.String()) }
-
-// format is the Format of whatever holds a secret: the same text for every
-// verb, since each of them would otherwise find a way to the fields.
-func format(s fmt.State, verb rune, text string) {
-	if verb == 'q' {
-		text = strconv.Quote(text)
-	}
-	io.WriteString(s, text)
-}
 
 // Input is what a fetch may use. Its tokens are shared: they must not be
 // modified.
@@ -202,7 +77,7 @@ func (c ClientAuth) String() string {
 }
 
 // Format prints String for every verb.
-func (c ClientAuth) Format(s fmt.State, verb rune) { format(s, verb, c.String()) }
+func (c ClientAuth) Format(s fmt.State, verb rune) { format.Text(s, verb, c.String()) }
 
 // MarshalJSON returns String as a JSON string.
 func (c ClientAuth) MarshalJSON() ([]byte, error) { return json.Marshal(c.String()) }
@@ -323,7 +198,7 @@ func (f *BodyFetcher) Fetch(ctx context.Context, in Input) (*Token, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer discard(ans.resp)
+	defer roundtrip.Discard(ans.resp)
 
 	body, err := ans.read(maxResponse)
 	switch {
@@ -374,7 +249,7 @@ func (f *BodyFetcher) check() error {
 			errs = append(errs, fmt.Errorf("%s %q %w", p.field, p.path, err))
 		}
 	}
-	return joinIn("BodyFetcher", errs)
+	return mistake.In("BodyFetcher", errs)
 }
 
 // parents returns the steps whose tokens the request carries by HeaderFrom.
@@ -403,7 +278,7 @@ func (f BodyFetcher) String() string {
 }
 
 // Format prints String for every verb.
-func (f BodyFetcher) Format(s fmt.State, verb rune) { format(s, verb, f.String()) }
+func (f BodyFetcher) Format(s fmt.State, verb rune) { format.Text(s, verb, f.String()) }
 
 // MarshalJSON returns String as a JSON string.
 func (f BodyFetcher) MarshalJSON() ([]byte, error) { return json.Marshal(f.String()) }
@@ -451,7 +326,7 @@ func (f *HeaderFetcher) Fetch(ctx context.Context, in Input) (*Token, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer discard(ans.resp)
+	defer roundtrip.Discard(ans.resp)
 
 	values := ans.resp.Header.Values(f.TokenHeader)
 	switch {
@@ -478,10 +353,10 @@ func (f *HeaderFetcher) check() error {
 	switch {
 	case f.TokenHeader == "":
 		errs = append(errs, errors.New("TokenHeader is missing"))
-	case !isHTTPToken(f.TokenHeader):
+	case !httpname.IsToken(f.TokenHeader):
 		errs = append(errs, fmt.Errorf("TokenHeader %q is no header name", f.TokenHeader))
 	}
-	return joinIn("HeaderFetcher", errs)
+	return mistake.In("HeaderFetcher", errs)
 }
 
 // parents returns the steps whose tokens the request carries by HeaderFrom.
@@ -506,7 +381,7 @@ func (f HeaderFetcher) String() string {
 }
 
 // Format prints String for every verb.
-func (f HeaderFetcher) Format(s fmt.State, verb rune) { format(s, verb, f.String()) }
+func (f HeaderFetcher) Format(s fmt.State, verb rune) { format.Text(s, verb, f.String()) }
 
 // MarshalJSON returns String as a JSON string.
 func (f HeaderFetcher) MarshalJSON() ([]byte, error) { return json.Marshal(f.String()) }

@@ -19,9 +19,11 @@ import (
 	"time"
 
 	"github.com/requestforge/requestforge/internal/challenge"
+	"github.com/requestforge/requestforge/internal/httpname"
 	"github.com/requestforge/requestforge/internal/match"
 	"github.com/requestforge/requestforge/internal/redact"
 	"github.com/requestforge/requestforge/internal/retryafter"
+	"github.com/requestforge/requestforge/internal/roundtrip"
 	"github.com/requestforge/requestforge/internal/tokenjson"
 )
 
@@ -68,10 +70,10 @@ func (c *call) check() (errs []error) {
 	} else if err := checkURL(u, c.plaintext); err != nil {
 		errs = append(errs, err)
 	}
-	if !isHTTPToken(c.verb()) {
+	if !httpname.IsToken(c.verb()) {
 		add("Method %q is none", c.method)
 	}
-	if c.tokenType != "" && !isHTTPToken(c.tokenType) {
+	if c.tokenType != "" && !httpname.IsToken(c.tokenType) {
 		add("TokenType %q can't go into an Authorization header", c.tokenType)
 	}
 
@@ -97,10 +99,10 @@ func (c *call) check() (errs []error) {
 
 	var authorization []string
 	for _, name := range slices.Sorted(maps.Keys(c.header)) {
-		if !isHTTPToken(name) {
+		if !httpname.IsToken(name) {
 			add("Header %q is no header name", name)
 		}
-		if slices.ContainsFunc(c.header[name], func(v string) bool { return !isHeaderValue(v) }) {
+		if slices.ContainsFunc(c.header[name], func(v string) bool { return !httpname.IsValue(v) }) {
 			add("Header %q: a value holds control characters", name)
 		}
 		if strings.EqualFold(name, "Authorization") {
@@ -109,7 +111,7 @@ func (c *call) check() (errs []error) {
 	}
 	seen := map[string]bool{}
 	for _, name := range slices.Sorted(maps.Keys(c.headerFrom)) {
-		if !isHTTPToken(name) {
+		if !httpname.IsToken(name) {
 			add("HeaderFrom %q is no header name", name)
 		}
 		if c.headerFrom[name] == "" {
@@ -176,7 +178,7 @@ func (c *call) do(ctx context.Context, in Input) (*answer, error) {
 	if 200 <= resp.StatusCode && resp.StatusCode <= 299 {
 		return ans, nil
 	}
-	defer discard(ans.resp)
+	defer roundtrip.Discard(ans.resp)
 	// What can't be read has no code.
 	body, _ := ans.read(maxRefusal)
 	e := ans.fail(statusError(resp.StatusCode)).
@@ -389,14 +391,6 @@ func (a *answer) isHTML(body []byte) bool {
 	return bytes.HasPrefix(bytes.TrimSpace(body), []byte("<"))
 }
 
-// joinIn joins errs, each with the type that they are about.
-func joinIn(typ string, errs []error) error {
-	for i, err := range errs {
-		errs[i] = fmt.Errorf("%s: %w", typ, err)
-	}
-	return errors.Join(errs...)
-}
-
 func parents(headerFrom map[string]string) []string {
 	return slices.Compact(slices.Sorted(maps.Values(headerFrom)))
 }
@@ -409,23 +403,6 @@ func setDefault(h http.Header, name, value string) {
 		}
 	}
 	h.Set(name, value)
-}
-
-// isHTTPToken reports whether s is a token of RFC 9110 §5.6.2.
-func isHTTPToken(s string) bool {
-	for i := range len(s) {
-		c := s[i]
-		if !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' ||
-			strings.IndexByte("!#$%&'*+-.^_`|~", c) >= 0) {
-			return false
-		}
-	}
-	return s != ""
-}
-
-// isHeaderValue reports whether s can be a header value.
-func isHeaderValue(s string) bool {
-	return !strings.ContainsFunc(s, func(r rune) bool { return isControl(r) && r != '\t' })
 }
 
 // describe is the fetcher's configuration, secrets included, as far as it is

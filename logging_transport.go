@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/requestforge/requestforge/internal/redact"
+	"github.com/requestforge/requestforge/internal/roundtrip"
 )
 
 // LoggingTransport is an [http.RoundTripper] that writes one record for each
@@ -52,7 +53,7 @@ type LoggingTransport struct {
 	Headers bool
 
 	once    sync.Once
-	base    below
+	base    next
 	handler slog.Handler // the Logger's; nil without one
 	usual   slog.Handler // see prepare
 }
@@ -124,7 +125,7 @@ func (t *LoggingTransport) logged(x *exchange, req *http.Request) (*http.Respons
 // a third of a record. Of others it isn't known, and those that somebody wrote
 // in a hurry forget it.
 func (t *LoggingTransport) prepare() {
-	t.base = under(t.Base)
+	t.base = nextOf(t.Base)
 	if t.Logger == nil {
 		return
 	}
@@ -145,32 +146,32 @@ func sends(attempts, replays int64) []slog.Attr {
 // exchange and the request to hand to them and where the counts will be, nil
 // if there is nothing to count. An exchange other than x is a new one, for
 // the caller to finish.
-func (t *LoggingTransport) begin(x *exchange, req *http.Request) (*exchange, *http.Request, *tally) {
-	outer := tallyFrom(req.Context())
+func (t *LoggingTransport) begin(x *exchange, req *http.Request) (*exchange, *http.Request, *sendCount) {
+	outer := sendCountFrom(req.Context())
 	counts := outer
 	if x != nil {
-		counts = &x.tally
+		counts = &x.sendCount
 	}
 	if t.base.layer() != nil {
 		if counts == nil {
 			x = newExchange(req)
-			counts = &x.tally
+			counts = &x.sendCount
 		}
 		return x, req, counts
 	}
-	if _, last := baseOr(t.Base).(*http.Transport); last {
+	if _, last := roundtrip.Base(t.Base).(*http.Transport); last {
 		return x, req, counts // no layer of ours can be below it
 	}
 	if counts == nil {
-		counts = new(tally)
+		counts = new(sendCount)
 	}
 	if counts != outer {
-		req = req.WithContext(withTally(req.Context(), counts))
+		req = req.WithContext(withSendCount(req.Context(), counts))
 	}
 	return x, req, counts
 }
 
-func countsOf(t *tally) (attempts, replays int64) {
+func countsOf(t *sendCount) (attempts, replays int64) {
 	if t == nil {
 		return 0, 0
 	}
@@ -202,7 +203,7 @@ func levelOf(ctx context.Context, resp *http.Response, err error) slog.Level {
 }
 
 // Unwrap returns the transport below.
-func (t *LoggingTransport) Unwrap() http.RoundTripper { return baseOr(t.Base) }
+func (t *LoggingTransport) Unwrap() http.RoundTripper { return roundtrip.Base(t.Base) }
 
 // CloseIdleConnections closes the idle connections of the transport below.
-func (t *LoggingTransport) CloseIdleConnections() { closeIdle(baseOr(t.Base)) }
+func (t *LoggingTransport) CloseIdleConnections() { roundtrip.CloseIdle(t.Base) }

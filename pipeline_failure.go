@@ -1,25 +1,29 @@
-// The memory for failures: one request per cool-down at the auth server,
-// whatever the number of callers.
+// What is left of a fetch that failed, and for how long: one request per
+// cool-down at the auth server, whatever the number of callers. The ledger
+// (pipeline_ledger.go) remembers it.
 
 package requestforge
 
 import (
-	"context"
-	"errors"
-	"log/slog"
+	"slices"
 	"time"
-
-	"github.com/requestforge/requestforge/internal/flight"
 )
 
-// maxRetryAfter is the longest that an auth server can make us wait.
+// maxRetryAfter is the longest that an auth server can make callers wait.
 const maxRetryAfter = 5 * time.Minute
+
+// blameEvery is how often the parents of a step are blamed in vain.
+const blameEvery = 5 * time.Minute
 
 // failure is what is left of a fetch that failed. Immutable.
 type failure struct {
 	err   *AuthError
+	at    time.Time
 	until time.Time // nobody asks the auth server before
 }
+
+// lasts reports whether f, which may be nil, is still remembered.
+func (f *failure) lasts(now time.Time) bool { return f != nil && now.Before(f.until) }
 
 // again is the error for one more caller.
 func (f *failure) again(now time.Time) *AuthError {
@@ -28,79 +32,49 @@ func (f *failure) again(now time.Time) *AuthError {
 	return &err
 }
 
-// cooling returns the failure of s that is still remembered, or nil.
-func (st *state) cooling(s *step) *AuthError {
-	st.mu.Lock()
-	defer st.mu.Unlock()
-	f := st.steps[s.index].failure
-	if f == nil {
-		return nil
+// coolDown is how long the failure err is remembered, after so many others in a
+// row: first, and doubled with each, up to most, where permanent failures are
+// from the start; longer if the auth server asks for that.
+func coolDown(err *AuthError, before int, first, most time.Duration) time.Duration {
+	wait := most
+	if n := min(before, 32); !err.Permanent && first<<n>>n == first { // else it overflows
+		wait = min(wait, first<<n)
 	}
-	now := time.Now()
-	if !now.Before(f.until) {
-		return nil
-	}
-	return f.again(now)
+	return max(wait, min(err.RetryAfter, maxRetryAfter))
 }
 
-// failed remembers err, tells the step's hook and returns what the callers
-// get.
-func (f *fetch) failed(ctx context.Context, err error) error {
-	s := f.step
-	auth, named := err.(*AuthError) // by try
-	if !named {
-		auth = f.name(err)
-	}
-	if errors.Is(err, errForgot) {
-		return auth
-	}
-	if f.remembered {
-		return err
-	}
-	if f.failing != nil {
-		return f.inherit(err)
-	}
-	f.stats[s.index].failures.Add(1)
-	if s.OnError != nil {
-		hook(func() { s.OnError(ctx, auth) })
-	}
-	var crash *flight.PanicError
-	if errors.As(err, &crash) || errors.Is(err, flight.ErrGoexit) {
-		return auth // a bug, not a bad day: the next call tries at once
-	}
-
-	cfg := &f.p.cfg
-	f.mu.Lock()
-	ss := &f.steps[s.index]
-	wait := cfg.MaxCoolDown
-	if n := min(ss.fails, 32); !auth.Permanent && cfg.CoolDown<<n>>n == cfg.CoolDown {
-		wait = min(wait, cfg.CoolDown<<n)
-	}
-	ss.fails++
-	wait = max(wait, min(auth.RetryAfter, maxRetryAfter))
-	now := time.Now()
-	fail, fails := &failure{auth, now.Add(wait)}, ss.fails
-	ss.failure = fail
-	f.mu.Unlock()
-	f.log(ctx, slog.LevelError, "step cools down", s, slog.Duration("for", wait), slog.Int("failures", fails), slog.Any("error", auth))
-	f.tell(ctx, auth, wait)
-	return fail.again(now)
+// failures is what is remembered of the failures of one step.
+type failures struct {
+	cur   *failure  // of the last fetch; nil: the last fetch didn't fail
+	inRow int       // with no success in between
+	last  *failure  // whatever came after it; nil: none
+	vain  time.Time // when newer tokens of the parents changed nothing; zero: they work
 }
 
-// inherit makes a parent's failure the step's own, so that until the parent
-// is due again callers fail without a flight.
-func (f *fetch) inherit(err error) error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if fail := f.steps[f.failing.index].failure; fail != nil && time.Now().Before(fail.until) {
-		f.steps[f.step.index].failure = fail
-	}
-	return err
+// add remembers one more failure in a row.
+func (f *failures) add(n *failure) {
+	f.inRow++
+	f.cur, f.last = n, n
 }
 
-// worked forgets the failures of s. What others have inherited from it is due
-// at the same time, and so is past. The caller holds mu.
-func (st *state) worked(s *step) {
-	st.steps[s.index].failure = nil
-	st.steps[s.index].fails = 0
+// replace remembers n instead of the failure before. If it ends no later by more
+// than slack, it is the same one, and not one more in a row.
+func (f *failures) replace(n *failure, slack time.Duration) {
+	if f.cur == nil || n.until.Sub(f.cur.until) > slack {
+		f.inRow++
+	}
+	f.cur, f.last = n, n
+}
+
+// over forgets the failures, after a success. What other steps have inherited is
+// due at the same time, and so is past.
+func (f *failures) over() { f.cur, f.inRow = nil, 0 }
+
+// mayBlame reports whether parents are under suspicion. If newer parents changed
+// nothing a while ago, only a parent that has worked since is: else a wrong
+// password would be sent twice in each flight. After blameEvery blame again,
+// since a parent revoked before its first use would block the step until it
+// expires.
+func (f *failures) mayBlame(parents []*held, now time.Time) bool {
+	return now.Sub(f.vain) >= blameEvery || slices.ContainsFunc(parents, (*held).accepted)
 }

@@ -1,7 +1,6 @@
-// How the token of one step is got: joined, loaded, locked, fetched, saved, one
-// flight for everyone. Its dealings with the storage are pipeline_record.go's,
-// those with the auth server pipeline_call.go's; what makes a token live is
-// pipeline.go's.
+// How the token of one step is got: one flight for everyone, which looks, locks,
+// asks and saves. How the auth server is asked is pipeline_call.go's, what makes
+// a token live is pipeline_ledger.go's.
 
 package requestforge
 
@@ -10,140 +9,104 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
+	"sync"
 	"time"
+
+	"github.com/requestforge/requestforge/internal/flight"
 )
 
 // rounds is how often a flight starts over because what it fetched was dead on
 // arrival, joins how often a caller joins another flight.
 const rounds, joins = 3, 16
 
-// want says which tokens will do. nil floors: any that is live.
-type want struct {
-	floor []uint64 // by step.index: the step's stamp has to be above
+// flights gets the tokens of the steps, with at most one flight a step at a time.
+type flights struct {
+	graph        *graph
+	ledger       *ledger
+	records      *records
+	shared       *shared
+	asker        *asker
+	fetchTimeout time.Duration // PipelineConfig.FetchTimeout
+	coolDown     time.Duration // PipelineConfig.CoolDown
+	events       eventLog
+	counters     *counters
+
+	steps []flight.Flight[*held] // by step.index
 }
 
-// metBy reports whether h and its whole lineage are new enough.
-func (w want) metBy(s *step, h *held) bool {
-	if w.floor == nil {
-		return true
-	}
-	if h.stamp <= w.floor[s.index] {
-		return false
-	}
-	for i, a := range s.ancestors {
-		if h.lineage[i] <= w.floor[a.index] {
-			return false
-		}
-	}
-	return true
-}
-
-// above returns w with the further demand of a token of s above stamp.
-func (st *state) above(w want, s *step, stamp uint64) want {
-	floor := slices.Clone(w.floor)
-	if floor == nil {
-		floor = make([]uint64, len(st.steps))
-	}
-	floor[s.index] = max(floor[s.index], stamp)
-	return want{floor}
-}
-
-// newer wants tokens of every step above those that exist now.
-func (st *state) newer(ctx context.Context) want {
-	st.pull(ctx, st.p.steps, nil) // without it, what is known here has to do
-	st.mu.Lock()
-	defer st.mu.Unlock()
-	w := want{make([]uint64, len(st.steps))}
-	for i := range st.steps {
-		w.floor[i] = st.steps[i].top
-	}
-	return w
-}
-
-// mark says in a context which fetches it runs under.
+// fetchMark says in a context which fetches it runs under.
 type fetchMark struct {
-	state *state
-	step  *step
-	born  int // the state's epoch that it began in
-	outer *fetchMark
+	flights *flights
+	step    *step
+	epoch   int // that the fetch began in
+	outer   *fetchMark
 }
 
 type fetchKey struct{}
 
+// markOf returns the mark of the innermost fetch of these flights that ctx runs
+// under, or nil.
+func (fs *flights) markOf(ctx context.Context) *fetchMark {
+	m, _ := ctx.Value(fetchKey{}).(*fetchMark)
+	for m != nil && m.flights != fs {
+		m = m.outer
+	}
+	return m
+}
+
+// epochOf returns the epoch that ctx belongs to: that of the fetch that it runs
+// under, else the present one.
+func (fs *flights) epochOf(ctx context.Context) int {
+	if m := fs.markOf(ctx); m != nil {
+		return m.epoch
+	}
+	return fs.ledger.now()
+}
+
 var errOwnPipeline = errors.New("the fetcher runs through the pipeline that it fetches for and would wait for itself; give it a client of its own")
 
-// get returns a live token of s that meets w. The fetch that it may take is
-// shared with everyone who wants one of s.
-func (st *state) get(ctx context.Context, s *step, w want) (*held, error) {
-	if outer, _ := ctx.Value(fetchKey{}).(*fetchMark); outer != nil {
-		for m := outer; m != nil; m = m.outer {
-			if m.state == st {
-				return nil, &AuthError{Step: m.step.Name, Permanent: true, Err: errOwnPipeline}
-			}
-		}
+// get returns a live token of s above floor. The fetch that it may take is shared
+// with everyone who wants a token of s.
+func (fs *flights) get(ctx context.Context, s *step, floor stamps) (*held, error) {
+	if m := fs.markOf(ctx); m != nil {
+		return nil, &AuthError{Step: m.step.Name, Permanent: true, Err: errOwnPipeline}
 	}
-	return st.join(ctx, s, w)
+	return fs.join(ctx, s, floor)
 }
 
-// born returns the epoch that ctx belongs to: that of the flight that it is
-// in, else the current one.
-func (st *state) born(ctx context.Context) int {
-	outer, _ := ctx.Value(fetchKey{}).(*fetchMark)
-	for m := outer; m != nil; m = m.outer {
-		if m.state == st {
-			return m.born
-		}
-	}
-	st.mu.Lock()
-	defer st.mu.Unlock()
-	return st.epoch
-}
-
-// forgotten reports whether everything was forgotten since the epoch.
-func (st *state) forgotten(born int) bool {
-	st.mu.Lock()
-	defer st.mu.Unlock()
-	return st.epoch != born
-}
-
-func (st *state) join(ctx context.Context, s *step, w want) (*held, error) {
-	born := st.born(ctx)
+func (fs *flights) join(ctx context.Context, s *step, floor stamps) (*held, error) {
+	epoch := fs.epochOf(ctx)
 	for range joins {
-		if h := st.current(s, w); h != nil {
+		if h := fs.ledger.current(s, floor, time.Now()); h != nil {
 			return h, nil
 		}
-		if err := st.cooling(s); err != nil {
-			st.stats[s.index].failedFast.Add(1)
+		if err := fs.ledger.cooling(s, time.Now()); err != nil {
+			fs.counters.steps[s.index].failedFast.Add(1)
 			return nil, err
 		}
-		h, err := st.flights[s.index].Do(ctx, func(ctx context.Context) (*held, error) {
-			return st.fly(ctx, s, w)
+		h, err := fs.steps[s.index].Do(ctx, func(ctx context.Context) (*held, error) {
+			return fs.fly(ctx, s, floor)
 		})
-		if errors.Is(err, errForgot) && !st.forgotten(born) {
-			continue // the flight was from before, we are not
+		if errors.Is(err, errForgot) && fs.ledger.now() == epoch {
+			continue // the flight was from before, the caller is not
 		}
 		if err != nil {
-			return nil, st.explain(ctx, s, err)
+			return nil, explain(ctx, s, err)
 		}
 		// The flight may have been under way before the demand, or
 		// what it brought may have died since.
-		if st.usable(s, h, w) {
+		if fs.ledger.usable(h, floor, time.Now()) {
 			return h, nil
 		}
 	}
 	return nil, &AuthError{Step: s.Name, Err: errChurn}
 }
 
-var (
-	errChurn  = errors.New("each token that was fetched had been revoked by the time it arrived; try again")
-	errForgot = errors.New("everything was forgotten while the token was being fetched")
-)
+var errChurn = errors.New("each token that was fetched had been revoked by the time it arrived; try again")
 
 // explain makes an error of a flight one of s.
-func (st *state) explain(ctx context.Context, s *step, err error) error {
-	var auth *AuthError
-	if errors.As(err, &auth) {
+func explain(ctx context.Context, s *step, err error) error {
+	if _, ok := errors.AsType[*AuthError](err); ok {
 		return err
 	}
 	if ctx.Err() != nil {
@@ -173,47 +136,43 @@ func (e *waitError) Timeout() bool {
 	return ok && t.Timeout()
 }
 
-func (st *state) usable(s *step, h *held, w want) bool {
-	st.mu.Lock()
-	defer st.mu.Unlock()
-	return h.fresh(time.Now()) && st.live(s, h) && w.metBy(s, h)
-}
-
-// ahead renews the leaf's token h in the background. The callers keep h.
-func (st *state) ahead(ctx context.Context, h *held, now time.Time) {
-	due := h.next.Load()
-	if now.UnixNano() < due || !h.next.CompareAndSwap(due, h.hard) {
+// ahead renews h in the background, if that is due. The callers keep h.
+func (fs *flights) ahead(ctx context.Context, h *held, now time.Time) {
+	due := h.nextRenewal.Load()
+	if now.UnixNano() < due || !h.nextRenewal.CompareAndSwap(due, h.end) {
 		return
 	}
-	leaf := st.p.leaf
-	begun := st.flights[leaf.index].Start(ctx, func(ctx context.Context) (*held, error) {
-		if err := st.cooling(leaf); err != nil {
-			h.next.Store(time.Now().Add(max(time.Second, err.RetryAfter)).UnixNano())
+	s := h.step
+	begun := fs.steps[s.index].Start(ctx, func(ctx context.Context) (*held, error) {
+		if err := fs.ledger.cooling(s, time.Now()); err != nil {
+			h.nextRenewal.Store(time.Now().Add(max(time.Second, err.RetryAfter)).UnixNano())
 			return nil, err
 		}
-		st.stats[leaf.index].ahead.Add(1)
-		n, err := st.fly(ctx, leaf, st.above(want{}, leaf, h.stamp))
+		fs.counters.steps[s.index].ahead.Add(1)
+		n, err := fs.fly(ctx, s, stamps(nil).raised(s, h.stamp(), len(fs.graph.steps)))
 		if err != nil {
-			wait := st.p.cfg.CoolDown
-			if auth := st.cooling(leaf); auth != nil {
+			wait := fs.coolDown
+			if auth := fs.ledger.cooling(s, time.Now()); auth != nil {
 				wait = max(wait, auth.RetryAfter)
 			}
-			h.next.Store(time.Now().Add(wait).UnixNano())
+			h.nextRenewal.Store(time.Now().Add(wait).UnixNano())
 		}
 		return n, err
 	})
 	if !begun { // another flight is under way, and may fail
-		h.next.Store(now.Add(time.Second).UnixNano())
+		h.nextRenewal.Store(now.Add(time.Second).UnixNano())
 	}
 }
 
 // fly is the flight of one step: it brings a token that is live on arrival,
 // or an error that everyone who waits gets and that is remembered.
-func (st *state) fly(ctx context.Context, s *step, w want) (*held, error) {
+func (fs *flights) fly(ctx context.Context, s *step, floor stamps) (*held, error) {
+	fs.ledger.setFetching(s, true)
+	defer fs.ledger.setFetching(s, false)
 	outer, _ := ctx.Value(fetchKey{}).(*fetchMark)
-	f := &fetch{state: st, step: s, want: w, born: st.born(ctx)}
-	ctx = context.WithValue(ctx, fetchKey{}, &fetchMark{st, s, f.born, outer})
-	ctx = withTally(ctx, nil) // what is sent from here on is no part of anyone's request
+	f := &fetch{flights: fs, step: s, floor: floor, epoch: fs.epochOf(ctx)}
+	ctx = context.WithValue(ctx, fetchKey{}, &fetchMark{fs, s, f.epoch, outer})
+	ctx = withSendCount(ctx, nil) // what is sent from here on is no part of anyone's request
 	defer f.unlock(ctx)
 	for range rounds {
 		h, err := f.round(ctx)
@@ -223,29 +182,29 @@ func (st *state) fly(ctx context.Context, s *step, w want) (*held, error) {
 			return nil, f.failed(ctx, err)
 		}
 		f.unlock(ctx)
-		if st.usable(s, h, w) {
+		if fs.ledger.usable(h, floor, time.Now()) {
 			return h, nil
 		}
-		st.log(ctx, slog.LevelInfo, "token dead on arrival", s, slog.Uint64("stamp", h.stamp))
+		fs.events.log(ctx, slog.LevelInfo, "token dead on arrival", s, slog.Uint64("stamp", h.stamp()))
 	}
 	return nil, &AuthError{Step: s.Name, Err: errChurn}
 }
 
 // fetch is one flight's work.
 type fetch struct {
-	*state
-	step       *step
-	want       want
-	born       int   // the epoch that it belongs to
-	lease      Lease // nil: none
-	failing    *step // the parent that had no token; nil: it is not a parent's fault
-	blamed     bool  // the parents have been blamed once
-	remembered bool  // the failure is another process's
-	suspects   []suspect
+	flights  *flights
+	step     *step
+	floor    stamps
+	epoch    int     // that the fetch belongs to
+	lease    Lease   // nil: none
+	failing  *step   // the parent that had no token; nil: it is not a parent's fault
+	blamed   bool    // the parents have been blamed once
+	refused  []blame // parents' tokens that the auth server refused
+	fromPeer bool    // the failure is another process's
 }
 
-// round loads, locks, loads again, fetches and saves, and stops at the first
-// of them that brings a token.
+// round looks, locks, looks again, asks and saves, and stops at the first of
+// them that brings a token.
 func (f *fetch) round(ctx context.Context) (*held, error) {
 	if h := f.look(ctx); h != nil {
 		return h, nil
@@ -253,10 +212,9 @@ func (f *fetch) round(ctx context.Context) (*held, error) {
 	if h, err := f.lock(ctx); h != nil || err != nil {
 		return h, err
 	}
-	if f.forgotten(f.born) {
+	if f.flights.ledger.now() != f.epoch {
 		return nil, errForgot
 	}
-
 	tok, parents, err := f.obtain(ctx)
 	if err != nil {
 		return nil, err
@@ -265,6 +223,177 @@ func (f *fetch) round(ctx context.Context) (*held, error) {
 	if err != nil {
 		return nil, err
 	}
-	f.condemn(ctx)
+	f.revokeRefused(ctx)
 	return h, nil
+}
+
+// look loads the step and its ancestors and returns a token that will do, or nil.
+func (f *fetch) look(ctx context.Context) *held {
+	fs := f.flights
+	if h := fs.ledger.current(f.step, f.floor, time.Now()); h != nil {
+		return h
+	}
+	entries, err := fs.shared.pull(ctx, append([]*step{f.step}, f.step.ancestors...), nil)
+	if err != nil {
+		return nil
+	}
+	var stored uint64
+	if r := entries[0].Record; r != nil {
+		stored = r.Stamp
+	}
+	fs.ledger.saw(f.step, stored)
+	h := fs.ledger.current(f.step, f.floor, time.Now())
+	if h != nil {
+		fs.counters.steps[f.step.index].loads.Add(1)
+		fs.events.log(ctx, slog.LevelDebug, "token loaded", f.step, slog.Uint64("stamp", h.stamp()))
+	}
+	return h
+}
+
+// obtain asks the auth server: with the previous refresh token if there is
+// one that may be spent, else from scratch.
+func (f *fetch) obtain(ctx context.Context) (*Token, []*held, error) {
+	s, fs := f.step, f.flights
+	if prev := f.refreshable(); prev != nil {
+		tok, parents, err := f.call(ctx, s.Refresh, prev)
+		if err == nil {
+			fs.counters.steps[s.index].refreshes.Add(1)
+			return tok, parents, nil
+		}
+		if f.failing != nil || !endsRefreshToken(err) {
+			return nil, nil, err
+		}
+		fs.ledger.spend(prev)
+		fs.events.log(ctx, slog.LevelInfo, "refresh token of no use; logging in from scratch", s, slog.Any("error", err))
+	}
+	return f.call(ctx, s.Fetcher, nil)
+}
+
+// refreshable returns the newest token if its refresh token may be spent.
+func (f *fetch) refreshable() *held {
+	if f.step.Refresh == nil || !f.leased() {
+		return nil
+	}
+	return f.flights.ledger.refreshable(f.step)
+}
+
+// call runs one fetcher with the parents' tokens. If the auth server refuses
+// a parent's token, the parents are replaced and the fetcher is run once more.
+func (f *fetch) call(ctx context.Context, fetcher Fetcher, prev *held) (*Token, []*held, error) {
+	for {
+		parents, err := f.parents(ctx)
+		if err != nil {
+			return nil, nil, err
+		}
+		in := Input{Parents: make(map[string]*Token, len(parents))}
+		for i, p := range f.step.parents {
+			in.Parents[p.Name] = parents[i].tok
+		}
+		if prev != nil {
+			in.Previous = prev.tok
+		}
+		tok, err := f.flights.asker.ask(ctx, f.step, fetcher, in, f.leased)
+		if err == nil {
+			for _, h := range parents {
+				h.tok.prov.accepted.Store(true)
+			}
+			f.flights.ledger.blamedInVain(f.step, time.Time{})
+			return tok, parents, nil
+		}
+		if !f.replaceParents(ctx, parents, err) {
+			return nil, nil, err
+		}
+	}
+}
+
+// parents returns a live token of each parent; those that have to be fetched
+// are, at the same time.
+func (f *fetch) parents(ctx context.Context) ([]*held, error) {
+	got := make([]*held, len(f.step.parents))
+	errs := make([]error, len(got))
+	var wg sync.WaitGroup
+	for i, p := range f.step.parents {
+		if got[i] = f.flights.ledger.current(p, f.floor, time.Now()); got[i] != nil {
+			continue
+		}
+		wg.Go(func() { got[i], errs[i] = f.flights.join(ctx, p, f.floor) })
+	}
+	wg.Wait()
+	for i, err := range errs {
+		if err != nil {
+			f.failing = f.step.parents[i]
+			return nil, err
+		}
+	}
+	return got, nil
+}
+
+// replaceParents reports whether err means that the auth server refused a
+// parent's token, and makes the flight want newer ones. The refused tokens are
+// revoked when the step has worked with others (see revokeRefused), not before: a
+// token that is still good must not die of an auth server's bad day.
+func (f *fetch) replaceParents(ctx context.Context, parents []*held, err error) bool {
+	refused, certain := refusesParent(err)
+	if len(parents) == 0 || !refused {
+		return false
+	}
+	fs := f.flights
+	if f.blamed {
+		fs.ledger.blamedInVain(f.step, time.Now())
+		return false
+	}
+	if !certain && !fs.ledger.mayBlame(f.step, parents, time.Now()) {
+		return false
+	}
+	f.blamed = true
+	for _, h := range parents {
+		f.refused = append(f.refused, blame{h.step, h.stamp()})
+		f.floor = f.floor.raised(h.step, h.stamp(), len(fs.graph.steps))
+	}
+	auth, _ := errors.AsType[*AuthError](err)
+	fs.events.log(ctx, slog.LevelInfo, "refused by the auth server; replacing the tokens it carried", f.step, slog.Int("status", auth.StatusCode))
+	return true
+}
+
+// revokeRefused invalidates the refused parents, now that newer ones have worked.
+func (f *fetch) revokeRefused(ctx context.Context) {
+	for _, b := range f.refused {
+		if f.flights.ledger.revoke(b.step, b.stamp) {
+			// An error is the storage's, and counted there.
+			_ = f.flights.shared.revoke(ctx, b)
+		}
+	}
+	f.refused = nil
+}
+
+// failed remembers err, tells the step's hook and returns what the callers
+// get.
+func (f *fetch) failed(ctx context.Context, err error) error {
+	s, fs := f.step, f.flights
+	auth, ok := err.(*AuthError) // of the asker
+	if !ok {
+		auth = inStep(s, err)
+	}
+	if errors.Is(err, errForgot) {
+		return auth
+	}
+	if f.fromPeer {
+		return err
+	}
+	if f.failing != nil {
+		fs.ledger.inherit(s, f.failing, time.Now())
+		return err
+	}
+	fs.counters.steps[s.index].failures.Add(1)
+	if s.OnError != nil {
+		hook(func() { s.OnError(ctx, auth) })
+	}
+	if _, ok := errors.AsType[*flight.PanicError](err); ok || errors.Is(err, flight.ErrGoexit) {
+		fs.ledger.crashed(s, auth, time.Now())
+		return auth // a bug, not a bad day: the next call tries at once
+	}
+	fail, inRow := fs.ledger.fail(s, auth, time.Now())
+	fs.events.log(ctx, slog.LevelError, "step cools down", s, slog.Duration("for", fail.until.Sub(fail.at)), slog.Int("failures", inRow), slog.Any("error", auth))
+	fs.shared.shareFailure(ctx, s, fail)
+	return fail.again(fail.at)
 }

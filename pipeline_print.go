@@ -9,6 +9,8 @@ import (
 	"log/slog"
 	"strconv"
 	"strings"
+
+	"github.com/requestforge/requestforge/internal/format"
 )
 
 // String says which step it is and what of it is set. Fetchers of the
@@ -38,7 +40,7 @@ func (s Step) String() string {
 }
 
 // Format prints String for every verb.
-func (s Step) Format(f fmt.State, verb rune) { format(f, verb, s.String()) }
+func (s Step) Format(f fmt.State, verb rune) { format.Text(f, verb, s.String()) }
 
 // MarshalJSON returns String as a JSON string.
 func (s Step) MarshalJSON() ([]byte, error) { return json.Marshal(s.String()) }
@@ -68,7 +70,7 @@ func (c PipelineConfig) String() string {
 }
 
 // Format prints String for every verb.
-func (c PipelineConfig) Format(s fmt.State, verb rune) { format(s, verb, c.String()) }
+func (c PipelineConfig) Format(s fmt.State, verb rune) { format.Text(s, verb, c.String()) }
 
 // MarshalJSON returns String as a JSON string.
 func (c PipelineConfig) MarshalJSON() ([]byte, error) { return json.Marshal(c.String()) }
@@ -78,15 +80,17 @@ func (c PipelineConfig) LogValue() slog.Value { return slog.StringValue(c.String
 
 // String names p's steps, parents first.
 func (p *Pipeline) String() string {
-	names := make([]string, len(p.steps))
-	for i, s := range p.steps {
-		names[i] = strconv.Quote(s.Name)
+	var names []string
+	if p.graph != nil { // else nobody made p
+		for _, s := range p.graph.steps {
+			names = append(names, strconv.Quote(s.Name))
+		}
 	}
 	return "Pipeline(" + strings.Join(names, ", ") + ")"
 }
 
 // Format prints String for every verb.
-func (p *Pipeline) Format(s fmt.State, verb rune) { format(s, verb, p.String()) }
+func (p *Pipeline) Format(s fmt.State, verb rune) { format.Text(s, verb, p.String()) }
 
 // LogValue returns String.
 func (p *Pipeline) LogValue() slog.Value { return slog.StringValue(p.String()) }

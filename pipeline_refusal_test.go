@@ -63,12 +63,12 @@ func TestAuthAcceptedReplayGivesBackItsOwnDropsOnly(t *testing.T) {
 			good = fmt.Sprintf("user-%d", n)
 			require.Equal(t, 200, get(t, rt, host).StatusCode)
 		}
-		require.Zero(t, p.Stats().Spared)
+		require.Zero(t, p.Stats().RefusalsIgnored)
 		good = ""
 		require.NoError(t, p.Invalidate(t.Context(), mustToken(t, p)))
-		require.Zero(t, p.Stats().Spared, "the third")
+		require.Zero(t, p.Stats().RefusalsIgnored, "the third")
 		require.NoError(t, p.Invalidate(t.Context(), mustToken(t, p)))
-		require.EqualValues(t, 1, p.Stats().Spared, "there is no fourth")
+		require.EqualValues(t, 1, p.Stats().RefusalsIgnored, "there is no fourth")
 	})
 }
 
@@ -88,7 +88,7 @@ func TestAuthReplayThatFailsGivesNothingBack(t *testing.T) {
 		for range 5 {
 			get(t, rt, host)
 		}
-		require.NotZero(t, p.Stats().Spared)
+		require.NotZero(t, p.Stats().RefusalsIgnored)
 	})
 }
 

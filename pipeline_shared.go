@@ -1,5 +1,6 @@
-// What processes that share a storage tell each other beside the tokens:
-// revocations, while a token still looks live here, and failures.
+// What processes that share a storage tell each other: which tokens there are and
+// which are revoked, also while a token still looks live here, and failures. The
+// storage's bounds are pipeline_store.go's.
 
 package requestforge
 
@@ -13,6 +14,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 	"weak"
 
@@ -24,28 +26,104 @@ import (
 // here without a push; the last third is jitter.
 const recheckEvery = 30 * time.Second
 
+var errForgot = errors.New("everything was forgotten while the token was being fetched")
+
+// shared keeps a ledger in step with the storage.
+type shared struct {
+	graph    *graph
+	ledger   *ledger
+	records  *records
+	store    *store
+	events   eventLog
+	counters *counters
+
+	rechecking atomic.Bool // see recheck
+}
+
+// pull loads steps and takes over what the storage holds of them, unless
+// everything is forgotten meanwhile. A mark that the storage has lost is written
+// back. A step whose key is in deleted was deleted by a process: if there is
+// nothing of it, that was a logout, and its tokens die here, too.
+func (sh *shared) pull(ctx context.Context, steps []*step, deleted map[string]bool) ([]Entry, error) {
+	keys := make([]string, len(steps))
+	for i, s := range steps {
+		keys[i] = s.key
+	}
+	begun := sh.ledger.beginLoad()
+	entries, err := sh.store.load(ctx, keys...)
+	if err != nil {
+		return nil, err
+	}
+	now := time.Now()
+	found := make([]finding, len(steps))
+	for i, s := range steps {
+		found[i] = sh.find(ctx, s, entries[i], now)
+		found[i].gone = deleted[s.key] && entries[i].Record == nil && entries[i].Mark == 0
+	}
+	lost, ok := sh.ledger.takeOver(begun, found)
+	if !ok {
+		return nil, errForgot
+	}
+	for _, l := range lost {
+		// An error is the storage's, which is counted there; the next load
+		// finds the mark missing again.
+		_ = sh.store.revoke(ctx, l.step.key, l.mark)
+	}
+	sh.recheck()
+	return entries, nil
+}
+
+// find reads the entry of a step.
+func (sh *shared) find(ctx context.Context, s *step, e Entry, now time.Time) finding {
+	f := finding{step: s}
+	if e.Mark <= maxStamp {
+		f.mark = e.Mark
+	}
+	if e.Record == nil {
+		return f
+	}
+	var err error
+	if f.tok, err = sh.records.read(s, e.Record, now); err != nil {
+		sh.ignored(ctx, s, err)
+	}
+	return f
+}
+
+// ignored counts and logs a stored record that is of no use.
+func (sh *shared) ignored(ctx context.Context, s *step, reason error) {
+	sh.counters.badRecords.Add(1)
+	sh.events.log(ctx, slog.LevelWarn, "stored record ignored", s, slog.Any("reason", reason))
+}
+
+// revoke makes what is blamed known to the storage, after the ledger has it.
+func (sh *shared) revoke(ctx context.Context, b blame) error {
+	sh.counters.invalidations.Add(1)
+	sh.events.log(ctx, slog.LevelInfo, "token invalidated", b.step, slog.Uint64("stamp", b.stamp))
+	return sh.store.revoke(ctx, b.step.key, b.stamp)
+}
+
 // recheck looks into the storage now and then, for as long as the leaf's
 // token is live, off the path of requests. A pipeline that nobody holds any
 // more stops it.
-func (st *state) recheck() {
-	if !st.p.store.shared || !st.rechecking.CompareAndSwap(false, true) {
+func (sh *shared) recheck() {
+	if !sh.store.shared || sh.ledger.ready(sh.graph.leaf) == nil || !sh.rechecking.CompareAndSwap(false, true) {
 		return
 	}
-	held := weak.Make(st)
+	held := weak.Make(sh)
 	var look func()
 	look = func() {
-		st := held.Value()
-		if st == nil {
+		sh := held.Value()
+		if sh == nil {
 			return
 		}
-		if h := st.leaf.Load(); h == nil || !h.fresh(time.Now()) {
-			st.rechecking.Store(false)
-			if st.leaf.Load() != h { // replaced meanwhile
-				st.recheck()
+		if h := sh.ledger.ready(sh.graph.leaf); h == nil || !h.fresh(time.Now()) {
+			sh.rechecking.Store(false)
+			if sh.ledger.ready(sh.graph.leaf) != h { // replaced meanwhile
+				sh.recheck()
 			}
 			return
 		}
-		st.reload(context.Background(), nil)
+		sh.reload(context.Background(), nil)
 		time.AfterFunc(recheckWait(), look)
 	}
 	time.AfterFunc(recheckWait(), look)
@@ -56,13 +134,14 @@ func recheckWait() time.Duration {
 }
 
 // reload takes over what the storage knows of every step. For deleted see pull.
-func (st *state) reload(ctx context.Context, deleted map[string]bool) {
-	before := st.leaf.Load()
-	if _, err := st.pull(ctx, st.p.steps, deleted); err != nil {
+func (sh *shared) reload(ctx context.Context, deleted map[string]bool) {
+	leaf := sh.graph.leaf
+	before := sh.ledger.ready(leaf)
+	if _, err := sh.pull(ctx, sh.graph.steps, deleted); err != nil {
 		return
 	}
-	if before != nil && st.leaf.Load() == nil {
-		st.log(ctx, slog.LevelInfo, "token invalidated by another process", st.p.leaf, slog.Uint64("stamp", before.stamp))
+	if before != nil && sh.ledger.ready(leaf) == nil {
+		sh.events.log(ctx, slog.LevelInfo, "token invalidated by another process", leaf, slog.Uint64("stamp", before.stamp()))
 	}
 }
 
@@ -72,8 +151,8 @@ type watcher struct {
 	done chan struct{}
 }
 
-// watch starts a watcher for st.
-func (st *state) watch(w Watcher) *watcher {
+// watch starts a watcher.
+func (sh *shared) watch(w Watcher) *watcher {
 	ctx, stop := context.WithCancel(context.Background())
 	var (
 		mu      sync.Mutex
@@ -96,7 +175,7 @@ func (st *state) watch(w Watcher) *watcher {
 			begun := time.Now()
 			// Bounded by nothing: it is for what a crash becomes.
 			_, err := flight.Bounded(context.WithoutCancel(ctx), func(context.Context) (struct{}, error) {
-				return struct{}{}, w.Watch(ctx, st.p.keys(), note)
+				return struct{}{}, w.Watch(ctx, sh.graph.keys(), note)
 			}, nil)
 			if ctx.Err() != nil {
 				return
@@ -104,8 +183,8 @@ func (st *state) watch(w Watcher) *watcher {
 			if err == nil {
 				err = errors.New("it ended")
 			}
-			st.p.store.errors.Add(1)
-			st.log(ctx, slog.LevelWarn, "no pushes from the storage; looking now and then", nil, slog.Any("error", redact.Words(err)))
+			sh.store.errors.Add(1)
+			sh.events.log(ctx, slog.LevelWarn, "no pushes from the storage; looking now and then", nil, slog.Any("error", redact.Words(err)))
 			if time.Since(begun) > time.Minute {
 				pause = time.Second
 			}
@@ -128,7 +207,7 @@ func (st *state) watch(w Watcher) *watcher {
 			changed = map[string]bool{}
 			mu.Unlock()
 			delete(keys, "") // something may have been missed; no sign of a logout
-			st.reload(ctx, keys)
+			sh.reload(ctx, keys)
 		}
 	})
 	done := make(chan struct{})
@@ -138,46 +217,37 @@ func (st *state) watch(w Watcher) *watcher {
 
 var errPeer = errors.New("another process's fetch failed")
 
-// told returns a failure that another process has left for this step, and
+// peerFailure returns a failure that another process has left for s, and
 // remembers it.
-func (f *fetch) told(ctx context.Context) error {
-	shared, ok := f.p.cfg.Storage.(FailureStorage)
-	if !ok {
+func (sh *shared) peerFailure(ctx context.Context, s *step) *AuthError {
+	if sh.store.failures == nil {
 		return nil
 	}
-	s := f.step
-	peer, err := f.p.store.loadFailure(ctx, shared, s.key)
+	peer, err := sh.store.loadFailure(ctx, s.key)
 	if err != nil || peer.Left <= 0 || peer.Fingerprint != s.fingerprint() {
 		return nil
 	}
 	now := time.Now()
 	fail := &failure{
 		err:   &AuthError{Step: s.Name, StatusCode: peer.StatusCode, Code: peer.Code, Permanent: peer.Permanent, Err: errPeer},
-		until: now.Add(min(peer.Left, max(maxRetryAfter, f.p.cfg.MaxCoolDown))),
+		at:    now,
+		until: now.Add(min(peer.Left, max(maxRetryAfter, sh.ledger.maxCoolDown))),
 	}
-	f.mu.Lock()
-	ss := &f.steps[s.index]
-	// The one remembered here, which the storage remembers for as much
-	// longer as a call of it takes, is not one more in a row.
-	if old := ss.failure; old == nil || fail.until.Sub(old.until) > f.p.cfg.StorageTimeout {
-		ss.fails++
-	}
-	ss.failure = fail
-	f.mu.Unlock()
-	f.log(ctx, slog.LevelWarn, "step cools down with another process", s, slog.Duration("for", peer.Left))
-	f.remembered = true
+	sh.ledger.failWith(s, fail, sh.store.timeout)
+	sh.events.log(ctx, slog.LevelWarn, "step cools down with another process", s, slog.Duration("for", peer.Left))
 	return fail.again(now)
 }
 
-// tell leaves a failure for the other processes.
-func (f *fetch) tell(ctx context.Context, auth *AuthError, wait time.Duration) {
-	if shared, ok := f.p.cfg.Storage.(FailureStorage); ok {
-		f.p.store.saveFailure(ctx, shared, f.step.key, Failure{
-			Fingerprint: f.step.fingerprint(),
-			StatusCode:  auth.StatusCode, Code: auth.Code, Permanent: auth.Permanent,
-			Left: wait,
-		})
+// shareFailure leaves a failure of s for the other processes.
+func (sh *shared) shareFailure(ctx context.Context, s *step, f *failure) {
+	if sh.store.failures == nil {
+		return
 	}
+	sh.store.saveFailure(ctx, s.key, Failure{
+		Fingerprint: s.fingerprint(),
+		StatusCode:  f.err.StatusCode, Code: f.err.Code, Permanent: f.err.Permanent,
+		Left: f.until.Sub(f.at),
+	})
 }
 
 // fingerprint stands for the step's configuration, secrets included, so that

@@ -19,15 +19,27 @@ import (
 // context before further ones aren't tried.
 const maxHanging = 16
 
+// store is a Storage behind those bounds.
 type store struct {
-	Storage
-	timeout time.Duration
-	shared  bool // with other pipelines, maybe
-	log     *slog.Logger
+	storage  Storage
+	locker   Locker         // nil: the storage can't lock
+	failures FailureStorage // nil: the storage shares no failures
+	timeout  time.Duration
+	shared   bool // with other pipelines, maybe
+	events   eventLog
 
 	down    atomic.Bool  // the last call failed
 	hanging atomic.Int32 // calls that haven't returned
 	errors  atomic.Uint64
+}
+
+// newStore returns a store over storage, which is shared unless it is the
+// pipeline's own.
+func newStore(storage Storage, timeout time.Duration, shared bool, events eventLog) *store {
+	s := &store{storage: storage, timeout: timeout, shared: shared, events: events}
+	s.locker, _ = storage.(Locker)
+	s.failures, _ = storage.(FailureStorage)
+	return s
 }
 
 var errHanging = errors.New("earlier calls still hang")
@@ -54,8 +66,8 @@ func bounded[T any](caller context.Context, s *store, op string, call func(conte
 		s.hanging.Add(-1)
 	}
 	if err == nil {
-		if s.down.Load() && s.down.CompareAndSwap(true, false) && s.log != nil {
-			s.log.LogAttrs(ctx, slog.LevelInfo, "requestforge: the storage is back")
+		if s.down.Load() && s.down.CompareAndSwap(true, false) {
+			s.events.log(ctx, slog.LevelInfo, "the storage is back", nil)
 		}
 		return val, nil
 	}
@@ -65,15 +77,15 @@ func bounded[T any](caller context.Context, s *store, op string, call func(conte
 		return val, err
 	}
 	s.errors.Add(1)
-	if !s.down.Swap(true) && s.log != nil {
-		s.log.LogAttrs(ctx, slog.LevelWarn, "requestforge: the storage fails; going on without", slog.Any("error", err))
+	if !s.down.Swap(true) {
+		s.events.log(ctx, slog.LevelWarn, "the storage fails; going on without", nil, slog.Any("error", err))
 	}
 	return val, err
 }
 
 func (s *store) load(ctx context.Context, keys ...string) ([]Entry, error) {
 	return bounded(ctx, s, "Load", func(ctx context.Context) ([]Entry, error) {
-		entries, err := s.Storage.Load(ctx, keys...)
+		entries, err := s.storage.Load(ctx, keys...)
 		if err == nil && len(entries) != len(keys) {
 			err = fmt.Errorf("%d entries for %d keys", len(entries), len(keys))
 		}
@@ -83,7 +95,7 @@ func (s *store) load(ctx context.Context, keys ...string) ([]Entry, error) {
 
 func (s *store) save(ctx context.Context, key string, r Record, seen uint64) (Entry, error) {
 	return bounded(ctx, s, "Save", func(ctx context.Context) (Entry, error) {
-		e, err := s.Storage.Save(ctx, key, r, seen)
+		e, err := s.storage.Save(ctx, key, r, seen)
 		if r := e.Record; err == nil && (e.Mark > maxStamp || r != nil && (r.Token == nil || r.Key != key || r.Stamp == 0 || r.Stamp > maxStamp)) {
 			err = errors.New("the entry that it returned is no record of the key")
 		}
@@ -93,33 +105,33 @@ func (s *store) save(ctx context.Context, key string, r Record, seen uint64) (En
 
 func (s *store) revoke(ctx context.Context, key string, stamp uint64) error {
 	_, err := bounded(ctx, s, "Revoke", func(ctx context.Context) (struct{}, error) {
-		return struct{}{}, s.Storage.Revoke(ctx, key, stamp)
+		return struct{}{}, s.storage.Revoke(ctx, key, stamp)
 	}, nil)
 	return err
 }
 
 func (s *store) delete(ctx context.Context, keys ...string) error {
 	_, err := bounded(ctx, s, "Delete", func(ctx context.Context) (struct{}, error) {
-		return struct{}{}, s.Storage.Delete(ctx, keys...)
+		return struct{}{}, s.storage.Delete(ctx, keys...)
 	}, nil)
 	return err
 }
 
-func (s *store) loadFailure(ctx context.Context, f FailureStorage, key string) (Failure, error) {
+func (s *store) loadFailure(ctx context.Context, key string) (Failure, error) {
 	return bounded(ctx, s, "LoadFailure", func(ctx context.Context) (Failure, error) {
-		return f.LoadFailure(ctx, key)
+		return s.failures.LoadFailure(ctx, key)
 	}, nil)
 }
 
-func (s *store) saveFailure(ctx context.Context, f FailureStorage, key string, fail Failure) {
+func (s *store) saveFailure(ctx context.Context, key string, f Failure) {
 	bounded(ctx, s, "SaveFailure", func(ctx context.Context) (struct{}, error) {
-		return struct{}{}, f.SaveFailure(ctx, key, fail)
+		return struct{}{}, s.failures.SaveFailure(ctx, key, f)
 	}, nil)
 }
 
-func (s *store) tryLock(ctx context.Context, l Locker, key string) (Lease, bool, error) {
+func (s *store) tryLock(ctx context.Context, key string) (Lease, bool, error) {
 	lease, err := bounded(ctx, s, "TryLock", func(ctx context.Context) (Lease, error) {
-		lease, ok, err := l.TryLock(ctx, key)
+		lease, ok, err := s.locker.TryLock(ctx, key)
 		if err == nil && ok && lease == nil {
 			err = errors.New("a lock without a lease")
 		}

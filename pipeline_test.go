@@ -703,7 +703,7 @@ func TestPipelineBlameClimbsWhileNothingIsAccepted(t *testing.T) {
 			mustToken(t, p)
 			require.Equal(t, want, counts())
 		}
-		require.EqualValues(t, 2, p.Stats().Spared)
+		require.EqualValues(t, 2, p.Stats().RefusalsIgnored)
 		time.Sleep(10 * time.Second) // one drop more
 		require.NoError(t, p.Invalidate(t.Context(), mustToken(t, p)))
 		mustToken(t, p)

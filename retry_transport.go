@@ -20,6 +20,7 @@ import (
 	"github.com/hashicorp/go-retryablehttp"
 
 	"github.com/requestforge/requestforge/internal/retryafter"
+	"github.com/requestforge/requestforge/internal/roundtrip"
 )
 
 // RetryPolicy says which requests are sent again, how often, and after how
@@ -213,7 +214,7 @@ type RetryTransport struct {
 	Policy RetryPolicy
 
 	once sync.Once
-	base below
+	base next
 	err  error // of Policy
 }
 
@@ -223,11 +224,11 @@ func (t *RetryTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 }
 
 // Unwrap returns the transport below.
-func (t *RetryTransport) Unwrap() http.RoundTripper { return baseOr(t.Base) }
+func (t *RetryTransport) Unwrap() http.RoundTripper { return roundtrip.Base(t.Base) }
 
 // CloseIdleConnections passes the call on to the transport below, for
 // http.Client.CloseIdleConnections; nothing else here does it.
-func (t *RetryTransport) CloseIdleConnections() { closeIdle(baseOr(t.Base)) }
+func (t *RetryTransport) CloseIdleConnections() { roundtrip.CloseIdle(t.Base) }
 
 func (t *RetryTransport) roundTrip(x *exchange, req *http.Request) (*http.Response, error) {
 	t.once.Do(t.prepare)
@@ -235,7 +236,7 @@ func (t *RetryTransport) roundTrip(x *exchange, req *http.Request) (*http.Respon
 		return t.base.forward(x, req)
 	}
 	if t.err != nil {
-		closeBody(req)
+		roundtrip.CloseBody(req)
 		return nil, t.err
 	}
 	own := x == nil
@@ -256,7 +257,7 @@ func (t *RetryTransport) roundTrip(x *exchange, req *http.Request) (*http.Respon
 
 // prepare looks at the fields, once.
 func (t *RetryTransport) prepare() {
-	t.base = under(t.Base)
+	t.base = nextOf(t.Base)
 	t.err = t.Policy.check()
 }
 
@@ -279,27 +280,27 @@ func (t *RetryTransport) resend(x *exchange, req *http.Request, resp *http.Respo
 			return nil, nil // http.Client has words for that
 		}
 		wait, ok := run.next(x, req, resp, err)
-		if !ok || !sleep(req, wait) {
+		if !ok || !roundtrip.Sleep(req, wait) {
 			return resp, err
 		}
-		if t.base.layer() == nil && tallyFrom(ctx) == nil {
+		if t.base.layer() == nil && sendCountFrom(ctx) == nil {
 			// An auth layer further below must know that this isn't
 			// the first send: it replays on that one only.
-			var count *tally
+			var count *sendCount
 			if x != nil {
-				count = &x.tally
+				count = &x.sendCount
 			} else {
-				count = new(tally)
+				count = new(sendCount)
 				count.attempts.Store(1)
 			}
-			ctx = withTally(ctx, count)
+			ctx = withSendCount(ctx, count)
 		}
 		out, ok := again(ctx, x, req)
 		if !ok {
 			return resp, err
 		}
 		if resp != nil {
-			discard(resp)
+			roundtrip.Discard(resp)
 		}
 		resp, err = t.attempt(x, req, out)
 	}
@@ -309,7 +310,7 @@ func (t *RetryTransport) resend(x *exchange, req *http.Request, resp *http.Respo
 func (t *RetryTransport) attempt(x *exchange, req, out *http.Request) (resp *http.Response, err error) {
 	if x != nil {
 		x.sent()
-	} else if up := tallyFrom(out.Context()); up != nil {
+	} else if up := sendCountFrom(out.Context()); up != nil {
 		up.attempts.Add(1)
 	}
 	if d := t.Policy.AttemptTimeout; d > 0 {
@@ -352,7 +353,7 @@ type retryRun struct {
 // next decides what follows the send that gave resp or err: another one after
 // a wait, or none.
 func (r *retryRun) next(x *exchange, req *http.Request, resp *http.Response, err error) (wait time.Duration, ok bool) {
-	if r.sent >= r.RetryMax || over(req) {
+	if r.sent >= r.RetryMax || roundtrip.Over(req) {
 		return 0, false
 	}
 	if x.lost(req) {
@@ -502,7 +503,7 @@ func (*attemptTimeout) Temporary() bool { return true }
 func (*attemptTimeout) Is(err error) bool { return err == context.DeadlineExceeded }
 
 // forwardWithin is forward with d as the time for the response header.
-func forwardWithin(d time.Duration, base *below, x *exchange, req *http.Request) (*http.Response, error) {
+func forwardWithin(d time.Duration, base *next, x *exchange, req *http.Request) (*http.Response, error) {
 	// Not a context with a timeout: that would go on to bound the body.
 	ctx, cancel := context.WithCancelCause(req.Context())
 	expired := &attemptTimeout{d}

@@ -1,4 +1,4 @@
-// Counters of a pipeline, as a snapshot.
+// Counters of a pipeline, and a snapshot of them.
 
 package requestforge
 
@@ -9,10 +9,10 @@ import "sync/atomic"
 type Stats struct {
 	Steps map[string]StepStats // by the step's name
 
-	Invalidations uint64 // marks raised
-	Spared        uint64 // refusals that invalidated nothing because there were too many
-	StorageErrors uint64 // calls of the storage that failed or took too long
-	BadRecords    uint64 // stored records that were of no use
+	Invalidations   uint64 // marks raised
+	RefusalsIgnored uint64 // refusals that invalidated nothing because there were too many
+	StorageErrors   uint64 // calls of the storage that failed or took too long
+	BadRecords      uint64 // stored records that were of no use
 }
 
 // StepStats counts for one step.
@@ -26,27 +26,29 @@ type StepStats struct {
 	LockWaits    uint64 // times that a peer was found to hold the lock
 }
 
+// counters counts for one pipeline.
+type counters struct {
+	steps []stepCounters // by step.index
+
+	invalidations, refusalsIgnored, badRecords atomic.Uint64
+}
+
 type stepCounters struct {
 	fetches, refreshes, failures, failedFast, loads, ahead, lockWaits atomic.Uint64
 }
 
-type counters struct {
-	invalidations, spared, badRecords atomic.Uint64
-}
-
-// Stats returns the counters as they are now.
-func (p *Pipeline) Stats() Stats {
-	st := p.state
-	s := Stats{
-		Steps:         make(map[string]StepStats, len(p.steps)),
-		Invalidations: st.counts.invalidations.Load(),
-		Spared:        st.counts.spared.Load(),
-		StorageErrors: p.store.errors.Load(),
-		BadRecords:    st.counts.badRecords.Load(),
+// snapshot returns the counters by the names of the steps. The storage's errors
+// are counted elsewhere.
+func (c *counters) snapshot(steps []*step) Stats {
+	all := Stats{
+		Steps:           make(map[string]StepStats, len(steps)),
+		Invalidations:   c.invalidations.Load(),
+		RefusalsIgnored: c.refusalsIgnored.Load(),
+		BadRecords:      c.badRecords.Load(),
 	}
-	for i, step := range p.steps {
-		c := &st.stats[i]
-		s.Steps[step.Name] = StepStats{
+	for i, s := range steps {
+		c := &c.steps[i]
+		all.Steps[s.Name] = StepStats{
 			Fetches:      c.fetches.Load(),
 			Refreshes:    c.refreshes.Load(),
 			Failures:     c.failures.Load(),
@@ -56,5 +58,5 @@ func (p *Pipeline) Stats() Stats {
 			LockWaits:    c.lockWaits.Load(),
 		}
 	}
-	return s
+	return all
 }

@@ -19,6 +19,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/requestforge/requestforge/internal/format"
+	"github.com/requestforge/requestforge/internal/mistake"
 	"github.com/requestforge/requestforge/internal/redact"
 )
 
@@ -46,7 +48,7 @@ func (k EncryptionKey) String() string {
 }
 
 // Format writes String, whatever the verb.
-func (k EncryptionKey) Format(s fmt.State, verb rune) { format(s, verb, k.String()) }
+func (k EncryptionKey) Format(s fmt.State, verb rune) { format.Text(s, verb, k.String()) }
 
 // MarshalJSON returns String as a JSON string.
 func (k EncryptionKey) MarshalJSON() ([]byte, error) { return json.Marshal(k.String()) }
@@ -140,7 +142,7 @@ func NewEncryptedStorage(s Storage, cfg EncryptionConfig) (EncryptedStorage, err
 	}
 	if s == nil {
 		bad("NewEncryptedStorage: the Storage is nil")
-	} else if isNilPointer(s) {
+	} else if mistake.IsNil(s) {
 		bad("NewEncryptedStorage: the Storage is a nil %T", s)
 	}
 	if len(cfg.Keys) == 0 {
@@ -324,7 +326,7 @@ func (e *encryptedStorage) String() string {
 }
 
 // Format writes String, whatever the verb.
-func (e *encryptedStorage) Format(s fmt.State, verb rune) { format(s, verb, e.String()) }
+func (e *encryptedStorage) Format(s fmt.State, verb rune) { format.Text(s, verb, e.String()) }
 
 // MarshalJSON returns String as a JSON string.
 func (e *encryptedStorage) MarshalJSON() ([]byte, error) { return json.Marshal(e.String()) }

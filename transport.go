@@ -81,13 +81,14 @@ import (
 	"maps"
 	"net/http"
 	"net/url"
-	"reflect"
 	"slices"
 	"strings"
 	"unicode"
 
 	"github.com/requestforge/requestforge/internal/match"
+	"github.com/requestforge/requestforge/internal/mistake"
 	"github.com/requestforge/requestforge/internal/redact"
+	"github.com/requestforge/requestforge/internal/roundtrip"
 )
 
 // Config describes a Transport: a base URL and the usual stack of layers.
@@ -196,7 +197,7 @@ type Transport struct {
 	dir    string   // base.Path without the slashes at its end
 	rawDir string   // dir as it is escaped in base
 
-	top  below          // the outermost layer
+	top  next           // the outermost layer
 	auth *AuthTransport // the one in the stack; nil: none
 }
 
@@ -208,7 +209,7 @@ func NewTransport(cfg Config) (*Transport, error) {
 		errs = append(errs, fmt.Errorf("requestforge: Config."+format, args...))
 	}
 
-	if isNilPointer(cfg.Base) {
+	if mistake.IsNil(cfg.Base) {
 		report("Base: a nil %T; leave it out for http.DefaultTransport", cfg.Base)
 	}
 	base, faults := parseBaseURL(cfg.BaseURL)
@@ -236,7 +237,7 @@ func NewTransport(cfg Config) (*Transport, error) {
 		pathPrefix:     t.dir,
 	}
 	switch {
-	case isNilPointer(cfg.Tokens):
+	case mistake.IsNil(cfg.Tokens):
 		report("Tokens: a nil %T; was the error of its constructor looked at?", cfg.Tokens)
 	case cfg.Tokens != nil && base != nil && base.Scheme == "http" && !cfg.AllowPlaintext && !match.Loopback(base):
 		report("BaseURL %q: the token would travel over plain http for anyone to read; use https, or set AllowPlaintext", redact.URL(base))
@@ -255,11 +256,11 @@ func NewTransport(cfg Config) (*Transport, error) {
 			report(`Origins: none, and no BaseURL to take one from: say where the token may go, as in Origins: []string{"https://api.example.com"}`)
 		}
 	}
-	if cfg.Tokens == nil || isNilPointer(cfg.Tokens) {
+	if cfg.Tokens == nil || mistake.IsNil(cfg.Tokens) {
 		auth.Source = new(Pipeline) // for check alone: this layer isn't going to be used
 	}
-	eachMistake(auth.check(), func(text string) { report("%s", text) })
-	eachMistake(cfg.Retry.check(), func(text string) { report("Retry.%s", text) })
+	mistake.Each(auth.check(), func(text string) { report("%s", text) })
+	mistake.Each(cfg.Retry.check(), func(text string) { report("Retry.%s", text) })
 	if errs != nil {
 		return nil, errors.Join(errs...)
 	}
@@ -278,7 +279,7 @@ func NewTransport(cfg Config) (*Transport, error) {
 	if cfg.Logger != nil {
 		top = &LoggingTransport{Base: top, Logger: cfg.Logger, Headers: cfg.LogHeaders}
 	}
-	t.top = under(top)
+	t.top = nextOf(top)
 	return t, nil
 }
 
@@ -298,7 +299,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 func (t *Transport) roundTrip(x *exchange, req *http.Request) (*http.Response, error) {
 	out, err := t.resolve(req)
 	if err != nil {
-		closeBody(req)
+		roundtrip.CloseBody(req)
 		return nil, err
 	}
 	resp, err := t.top.forward(x, out)
@@ -326,10 +327,10 @@ func (t *Transport) Explain(req *http.Request) Decision {
 }
 
 // Unwrap returns the outermost layer.
-func (t *Transport) Unwrap() http.RoundTripper { return baseOr(t.top.base) }
+func (t *Transport) Unwrap() http.RoundTripper { return roundtrip.Base(t.top.base) }
 
 // CloseIdleConnections closes the idle connections of Base.
-func (t *Transport) CloseIdleConnections() { closeIdle(baseOr(t.top.base)) }
+func (t *Transport) CloseIdleConnections() { roundtrip.CloseIdle(t.top.base) }
 
 // resolved is a copy of a request and its URL in one allocation.
 type resolved struct {
@@ -448,28 +449,6 @@ func parseBaseURL(raw string) (u *url.URL, faults []string) {
 		return nil, faults
 	}
 	return u, nil
-}
-
-// eachMistake calls f with each of the mistakes joined in err, without the
-// package's name before it.
-func eachMistake(err error, f func(text string)) {
-	if joined, ok := err.(interface{ Unwrap() []error }); ok {
-		for _, err := range joined.Unwrap() {
-			eachMistake(err, f)
-		}
-	} else if err != nil {
-		f(strings.TrimPrefix(err.Error(), "requestforge: "))
-	}
-}
-
-// isNilPointer reports whether v isn't nil but what it holds is: a value that
-// would pass for a set one and panic at the first request.
-func isNilPointer(v any) bool {
-	switch rv := reflect.ValueOf(v); rv.Kind() {
-	case reflect.Pointer, reflect.Func, reflect.Map, reflect.Slice, reflect.Chan:
-		return rv.IsNil()
-	}
-	return false
 }
 
 // Format writes what is set in c, for every verb. What may hold a secret is

@@ -97,7 +97,7 @@ func (w *world) run() (stuck bool, err error) {
 	close(over)
 	acts.Wait()
 
-	spared := w.client.tokens.Stats().Spared
+	spared := w.client.tokens.Stats().RefusalsIgnored
 	killed := w.auth.sim.Stats().FamiliesKilled
 	w.led.note(func(run *oracle.Run, now time.Duration) {
 		run.Took, run.Spared, run.FamiliesKilled = now, spared, killed

@@ -44,7 +44,7 @@ var pipelineCounters = []counter[requestforge.Stats]{
 	{"requestforge.token.invalidated", "{token}", "Tokens declared dead before they expired.",
 		func(s requestforge.Stats) uint64 { return s.Invalidations }},
 	{"requestforge.token.spared", "{refusal}", "Refusals that invalidated nothing because there were too many.",
-		func(s requestforge.Stats) uint64 { return s.Spared }},
+		func(s requestforge.Stats) uint64 { return s.RefusalsIgnored }},
 	{"requestforge.storage.call.failed", "{call}", "Calls of the storage that failed or took too long.",
 		func(s requestforge.Stats) uint64 { return s.StorageErrors }},
 	{"requestforge.storage.record.ignored", "{record}", "Stored records that were of no use.",

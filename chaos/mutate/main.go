@@ -35,18 +35,18 @@ type mutation struct {
 
 var mutations = []mutation{{
 	name: "no stamp compared: the late refusal of an old token kills the new one",
-	file: "pipeline_refusal.go",
-	old: `	if st.over(s, h) {
+	file: "pipeline_ledger.go",
+	old: `	switch {
+	case h == nil || !l.live(h):
 		return nil, nil
+	case l.replacedLocked(h):`,
+	new: `	if h != nil {
+		h = l.entries[h.step.index].token
 	}
-`,
-	new: `	if c := st.steps[s.index].cur; c != nil {
-		h = c
-	}
-	if !st.live(s, h) {
+	switch {
+	case h == nil || !l.live(h):
 		return nil, nil
-	}
-`,
+	case false:`,
 	want: []string{oracle.RuleTokens},
 }, {
 	name: "origin check off",
@@ -69,9 +69,9 @@ var mutations = []mutation{{
 	want: []string{oracle.RuleBodies},
 }, {
 	name: "no bucket",
-	file: "pipeline_refusal.go",
-	old:  `	if !st.bucket.take(time.Now()) {`,
-	new:  `	if !st.bucket.take(time.Now()) && false {`,
+	file: "pipeline_ledger.go",
+	old:  `	case !l.bucket.Take(now):`,
+	new:  `	case !l.bucket.Take(now) && false:`,
 	want: []string{oracle.RuleFetches},
 }, {
 	name: "POST retried",

@@ -23,7 +23,7 @@ func (b *tallyBase) RoundTrip(req *http.Request) (*http.Response, error) {
 		req.Body.Close()
 	}
 	n := int32(-1)
-	if t := tallyFrom(req.Context()); t != nil {
+	if t := sendCountFrom(req.Context()); t != nil {
 		n = t.attempts.Load()
 		t.replays.Add(1)
 	}
@@ -60,15 +60,15 @@ func TestRetryTellsForeignBasesOfLaterAttemptsOnly(t *testing.T) {
 			t.Errorf("%T: a foreign base saw attempts %s, want [-1 2 3]", body, got)
 		}
 
-		// With a tally from above the sends are counted there.
-		above := new(tally)
+		// With a sendCount from above the sends are counted there.
+		above := new(sendCount)
 		base = new(tallyBase)
-		(&RetryTransport{Base: base, Policy: policy}).RoundTrip(request(withTally(t.Context(), above), body))
+		(&RetryTransport{Base: base, Policy: policy}).RoundTrip(request(withSendCount(t.Context(), above), body))
 		if got := above.attempts.Load(); got != 3 {
-			t.Errorf("%T: %d attempts counted in the tally from above, want 3", body, got)
+			t.Errorf("%T: %d attempts counted in the sendCount from above, want 3", body, got)
 		}
 		if got := above.replays.Load(); got != 3 {
-			t.Errorf("%T: %d replays counted in the tally from above, want 3", body, got)
+			t.Errorf("%T: %d replays counted in the sendCount from above, want 3", body, got)
 		}
 	}
 }
@@ -77,8 +77,8 @@ func TestRetryGivesLayersBelowOneExchange(t *testing.T) {
 	policy := ExponentialBackoff(2, 1, 1)
 	for name, own := range map[string]bool{"its own": true, "from above": false} {
 		base := new(tallyLayer)
-		above := new(tally)
-		req, err := http.NewRequestWithContext(withTally(t.Context(), above), "PUT", "http://api.test/", io.NopCloser(strings.NewReader("plain")))
+		above := new(sendCount)
+		req, err := http.NewRequestWithContext(withSendCount(t.Context(), above), "PUT", "http://api.test/", io.NopCloser(strings.NewReader("plain")))
 		if err != nil {
 			t.Fatal(err)
 		}
