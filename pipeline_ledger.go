@@ -441,10 +441,17 @@ func (l *ledger) accepted() {
 // findLocked returns what this ledger knows of a token: by its origin, else by its
 // value if it is the leaf's newest. nil: the token is a stranger's.
 func (l *ledger) findLocked(tok *Token) *held {
-	if h, ok := tok.origin().(*held); ok && h.owner == owner(l) && h.tok.AccessToken == tok.AccessToken {
-		return h
+	s := l.graph.leaf
+	h, ours := tok.origin().(*held)
+	if ours = ours && h.owner == owner(l) && h.tok.AccessToken == tok.AccessToken; ours {
+		s = h.step
 	}
-	if h := l.entries[l.graph.leaf.index].token; h != nil && h.tok.AccessToken == tok.AccessToken {
+	// A save whose answer was lost gives one token two stamps; the newer one
+	// would live on if the older were refused.
+	if t := l.entries[s.index].token; t != nil && t.tok.AccessToken == tok.AccessToken {
+		return t
+	}
+	if ours {
 		return h
 	}
 	return nil

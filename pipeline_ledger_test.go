@@ -467,6 +467,28 @@ func TestLedgerRefusedTokenStaysDeadAfterItWasReplaced(t *testing.T) {
 	}
 }
 
+// A save whose answer was lost: the process gave the token a stamp of its own, the
+// storage another one, and the token is loaded a second time.
+func TestLedgerRefusedTokenIsDeadByBothItsStamps(t *testing.T) {
+	l := newTestLedger(t)
+	login(t, l, 1)
+	parents := []*held{l.current(l.graph.step("a"), nil, noon), l.current(l.graph.step("b"), nil, noon)}
+	own := made(l, "leaf", 0, parents...)
+	l.stampUnsaved(own)
+	l.keep(own, l.now())
+	own.tok.accept()
+	stored := made(l, "leaf", 5, parents...)
+	stored.tok.AccessToken = own.tok.AccessToken
+	stored.tok.prov.accepted.Store(true)
+	l.takeOver(l.beginLoad(), []finding{{step: stored.step, tok: stored}})
+	if l.current(stored.step, nil, noon) != stored {
+		t.Fatal("the loaded token isn't the newer one")
+	}
+	blamed, _ := l.refuse(own.tok, noon)
+	want(t, "blamed", blamedNames(blamed), "[leaf 5]")
+	want(t, "the leaf", names(l, noon)[3], "-")
+}
+
 func TestLedgerIgnoresTooManyRefusals(t *testing.T) {
 	l := newTestLedger(t)
 	stamp := uint64(0)

@@ -34,22 +34,50 @@ type modelToken struct {
 	stamp   uint64
 	lineage map[string]uint64 // stamps of its ancestors
 	expiry  time.Time
+	with    marks // known for certain when the token became known
+}
+
+// marks are stamps by step.
+type marks map[string]uint64
+
+// and returns the higher ones of m and others.
+func (m marks) and(others ...marks) marks {
+	all := maps.Clone(m)
+	for _, o := range others {
+		for s, stamp := range o {
+			all[s] = max(all[s], stamp)
+		}
+	}
+	return all
 }
 
 // model is what one process knows by the rules, from what it did and from
 // what its storage told it.
+//
+// A process has two goroutines and timers, and several of them may run at one
+// instant of the bubble. What the storage tells one of them the model knows
+// before the pipeline does, and another one may be handed a token in between. So
+// a token is held only to what its process knew for certain: what was known
+// before this instant, what came with the token, and what the goroutine itself
+// did before it asked.
 type model struct {
 	w    *world
 	name string
 
 	// All guarded by w.mu.
-	marks  map[string]uint64       // by step
-	top    map[string]uint64       // by step: the highest stamp or mark ever heard of
-	tokens map[string][]modelToken // by access token; one that was saved with its answer lost can have two stamps
-	good   map[*rf.Token]bool      // that a server has accepted
-	last   *rf.Token               // handed out last
-	newer  bool                    // a leaf above last was heard of
-	fail   map[string]func() bool  // faults of the storage, by operation
+	marks   marks                   // all that is known
+	top     marks                   // the highest stamp or mark ever heard of
+	instant time.Time               // of the last change of marks and top
+	before  marks                   // marks before that instant
+	topThen marks                   // top before that instant
+	newerAt time.Time               // when newer was set last
+	changes int                     // calls that may change what is live: begun
+	ended   int                     // and ended
+	tokens  map[string][]modelToken // by access token; one that was saved with its answer lost can have two stamps
+	good    map[*rf.Token]bool      // that a server has accepted
+	last    *rf.Token               // handed out last
+	newer   bool                    // a leaf above last was heard of
+	fail    map[string]func() bool  // faults of the storage, by operation
 }
 
 // world is what the processes share, and the first thing that went wrong.
@@ -77,35 +105,61 @@ func (w *world) fault(format string, args ...any) {
 	}
 }
 
-func (m *model) hear(step string, stamp uint64) { m.top[step] = max(m.top[step], stamp) }
-
-func (m *model) mark(step string, stamp uint64) {
-	m.marks[step] = max(m.marks[step], stamp)
-	m.hear(step, stamp)
+// settle makes what changed at an earlier instant certain.
+func (m *model) settle() {
+	if now := time.Now(); !now.Equal(m.instant) {
+		m.instant, m.before, m.topThen = now, maps.Clone(m.marks), maps.Clone(m.top)
+	}
 }
 
-func (m *model) learn(access string, t modelToken) {
+func (m *model) hear(step string, stamp uint64) {
+	m.settle()
+	m.top[step] = max(m.top[step], stamp)
+}
+
+func (m *model) mark(step string, stamp uint64) {
+	m.hear(step, stamp)
+	m.marks[step] = max(m.marks[step], stamp)
+}
+
+// learn notes a token that came with marks.
+func (m *model) learn(access string, t modelToken, with marks) {
 	m.hear(t.step, t.stamp)
+	t.with = m.before.and(with)
 	for s, stamp := range t.lineage {
 		m.hear(s, stamp)
 	}
 	m.tokens[access] = append(m.tokens[access], t)
 	if t.step == "leaf" && (m.last == nil || access != m.last.AccessToken) {
-		m.newer = true
+		m.newer, m.newerAt = true, time.Now()
 	}
 }
 
 // live is the rule: every stamp in the lineage is above its mark.
-func (m *model) live(t modelToken) bool {
-	if t.stamp <= m.marks[t.step] {
+func (m marks) live(t modelToken) bool {
+	if t.stamp <= m[t.step] {
 		return false
 	}
 	for s, stamp := range t.lineage {
-		if stamp <= m.marks[s] {
+		if stamp <= m[s] {
 			return false
 		}
 	}
 	return true
+}
+
+// change runs a call that may change what is live, and reports whether no other
+// one of the process ran beside it.
+func (m *model) change(call func()) (alone bool) {
+	m.w.mu.Lock()
+	m.changes++
+	begun, ended := m.changes, m.ended
+	m.w.mu.Unlock()
+	call()
+	m.w.mu.Lock()
+	defer m.w.mu.Unlock()
+	m.ended++
+	return begun == ended+1 && m.changes == begun
 }
 
 // lineage is the other rule: that of all parents, the lowest where paths meet.
@@ -177,7 +231,9 @@ func (s *watched) Load(ctx context.Context, keys ...string) ([]rf.Entry, error) 
 	if err != nil {
 		return nil, err
 	}
+	with := marks{}
 	for i, e := range entries {
+		with[stepOf(keys[i])] = e.Mark
 		s.m.mark(stepOf(keys[i]), e.Mark)
 	}
 	for i, e := range entries {
@@ -187,7 +243,7 @@ func (s *watched) Load(ctx context.Context, keys ...string) ([]rf.Entry, error) 
 				t.lineage[stepOf(key)] = stamp
 			}
 			if !slices.ContainsFunc(s.m.tokens[r.Token.AccessToken], func(k modelToken) bool { return k.stamp == t.stamp }) {
-				s.m.learn(r.Token.AccessToken, t)
+				s.m.learn(r.Token.AccessToken, t, with)
 			}
 		}
 	}
@@ -211,7 +267,8 @@ func (s *watched) Save(ctx context.Context, key string, r rf.Record, seen uint64
 	if len(t.lineage) != len(hi) {
 		m.w.fault("%s: %s has the lineage %v, want %v", m.name, access, r.Lineage, hi)
 	}
-	if r.Stamp != m.top[step] {
+	m.settle()
+	if r.Stamp < m.topThen[step] || r.Stamp > m.top[step] {
 		m.w.fault("%s: %s is saved with the floor %d, but %d is known", m.name, access, r.Stamp, m.top[step])
 	}
 
@@ -224,6 +281,7 @@ func (s *watched) Save(ctx context.Context, key string, r rf.Record, seen uint64
 		}
 	}
 	m.w.note("%s: save %s floor %d seen %d: %v", m.name, access, r.Stamp, seen, err)
+	with := marks{step: e.Mark}
 	switch {
 	case err != nil:
 		t.stamp = m.top[step] + 1 // its own, and never told
@@ -238,11 +296,11 @@ func (s *watched) Save(ctx context.Context, key string, r rf.Record, seen uint64
 		access = e.Record.Token.AccessToken
 	default:
 		m.mark(step, e.Mark)
-		if t.stamp = e.Record.Stamp; t.stamp <= m.top[step] {
-			m.w.fault("%s: %s got the stamp %d, not above %d", m.name, access, t.stamp, m.top[step])
+		if t.stamp = e.Record.Stamp; t.stamp <= r.Stamp {
+			m.w.fault("%s: %s got the stamp %d, not above %d", m.name, access, t.stamp, r.Stamp)
 		}
 	}
-	m.learn(access, t)
+	m.learn(access, t, with)
 	return e, err
 }
 
@@ -315,24 +373,30 @@ type process struct {
 	p *rf.Pipeline
 }
 
-// token asks for a token and holds the answer to the rules.
-func (p *process) token(ctx context.Context, ask func(context.Context) (*rf.Token, error)) {
+// token asks for a token and holds the answer to the rules, and to the marks that
+// the goroutine has made itself before.
+func (p *process) token(ctx context.Context, ask func(context.Context) (*rf.Token, error), own marks) {
 	m, w := p.model, p.w
 	w.mu.Lock()
 	var due *rf.Token // that has to come, and at once
-	if m.last != nil && !m.newer {
-		for _, t := range m.tokens[m.last.AccessToken] {
-			if m.live(t) && time.Now().Before(t.expiry.Add(-10*time.Second)) {
-				due = m.last
-			}
-		}
+	isDue := func(t modelToken) bool {
+		return m.marks.live(t) && time.Now().Before(t.expiry.Add(-10*time.Second))
 	}
+	if m.last != nil && !m.newer && m.changes == m.ended && slices.ContainsFunc(m.tokens[m.last.AccessToken], isDue) {
+		due = m.last
+	}
+	begun, changes := time.Now(), m.changes
 	w.mu.Unlock()
-	begun := time.Now()
 	tok, err := ask(ctx)
 
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	m.settle()
+	// What another goroutine did or heard at the instant of the call may have
+	// come first.
+	if due != nil && (m.changes != changes || m.newerAt.Equal(begun) || !slices.ContainsFunc(m.tokens[due.AccessToken], m.marks.live)) {
+		due = nil
+	}
 	if err != nil {
 		w.note("%s: %v", p.name, err)
 		if text := err.Error(); !strings.Contains(text, "forgotten") && !strings.Contains(text, "revoked by the time it arrived") {
@@ -342,8 +406,8 @@ func (p *process) token(ctx context.Context, ask func(context.Context) (*rf.Toke
 	}
 	w.note("%s: token %s", p.name, tok.AccessToken)
 	known := m.tokens[tok.AccessToken]
-	if !slices.ContainsFunc(known, m.live) {
-		w.fault("%s: was handed %s, %v, dead by the marks %v", p.name, tok.AccessToken, known, m.marks)
+	if !slices.ContainsFunc(known, func(t modelToken) bool { return m.before.and(own, t.with).live(t) }) {
+		w.fault("%s: was handed %s, %v, dead by the marks %v", p.name, tok.AccessToken, known, m.before.and(own))
 	}
 	if !time.Now().Before(tok.Expiry) {
 		w.fault("%s: was handed %s, expired", p.name, tok.AccessToken)
@@ -381,16 +445,25 @@ func (p *process) do(ctx context.Context, op modelOp, storage *rf.MemoryStorage)
 		}
 		return tok, err
 	}
-	dead := func(steps ...string) {
+	// dead makes what was certainly known of steps before the call dead.
+	dead := func(call func(), steps ...string) (own marks) {
+		w.mu.Lock()
+		m.settle()
+		tops := maps.Clone(m.topThen)
+		w.mu.Unlock()
+		m.change(call)
 		w.mu.Lock()
 		defer w.mu.Unlock()
+		own = marks{}
 		for _, s := range steps {
-			m.mark(s, m.top[s])
+			own[s] = tops[s]
+			m.mark(s, tops[s])
 		}
+		return own
 	}
 	switch op.What {
 	case "token":
-		p.token(ctx, accepted)
+		p.token(ctx, accepted, nil)
 	case "refuse":
 		time.Sleep(30 * time.Second) // the bucket is another test's
 		if last == nil {
@@ -400,16 +473,20 @@ func (p *process) do(ctx context.Context, op modelOp, storage *rf.MemoryStorage)
 		var refused []modelToken
 		if m.good[last] { // else its ancestors die
 			refused = slices.Clone(m.tokens[last.AccessToken])
-			refused = slices.DeleteFunc(refused, func(t modelToken) bool { return !m.live(t) }) // that costs nothing more
+			refused = slices.DeleteFunc(refused, func(t modelToken) bool { return !m.marks.live(t) }) // that costs nothing more
 		}
 		w.mu.Unlock()
-		p.p.Invalidate(ctx, last)
+		alone := m.change(func() { p.p.Invalidate(ctx, last) })
+		own := marks{}
 		w.mu.Lock()
 		for _, t := range refused {
-			m.mark("leaf", t.stamp)
+			if alone { // else the token may have been dead by then
+				own["leaf"] = max(own["leaf"], t.stamp)
+				m.mark("leaf", t.stamp)
+			}
 		}
 		w.mu.Unlock()
-		p.token(ctx, accepted)
+		p.token(ctx, accepted, own)
 	case "refuse by value": // any token of any step and process
 		time.Sleep(30 * time.Second)
 		w.mu.Lock()
@@ -418,23 +495,20 @@ func (p *process) do(ctx context.Context, op modelOp, storage *rf.MemoryStorage)
 		if len(names) == 0 {
 			return
 		}
-		p.p.Invalidate(ctx, &rf.Token{AccessToken: names[op.Which%len(names)]})
+		m.change(func() { p.p.Invalidate(ctx, &rf.Token{AccessToken: names[op.Which%len(names)]}) })
 	case "step":
 		s := modelSteps[op.Which%len(modelSteps)]
-		p.p.InvalidateStep(ctx, s)
-		dead(s)
-		p.token(ctx, accepted)
+		own := dead(func() { p.p.InvalidateStep(ctx, s) }, s)
+		p.token(ctx, accepted, own)
 	case "all":
-		p.p.InvalidateAll(ctx)
-		dead(modelSteps...)
+		dead(func() { p.p.InvalidateAll(ctx) }, modelSteps...)
 	case "refresh":
 		w.mu.Lock()
-		m.newer = true // what is live may be replaced
+		m.newer, m.newerAt = true, time.Now() // what is live may be replaced
 		w.mu.Unlock()
-		p.token(ctx, p.p.Refresh)
+		p.token(ctx, p.p.Refresh, nil)
 	case "forget":
-		p.p.Forget(ctx)
-		dead(modelSteps...)
+		dead(func() { p.p.Forget(ctx) }, modelSteps...)
 	case "loss":
 		keys := keysOf(modelSteps...)
 		if op.Which%2 == 0 {
@@ -460,7 +534,7 @@ func (w *world) run(t *testing.T, scripts [][]modelOp) {
 	storage := rf.NewMemoryStorage()
 	var processes []*process
 	for _, name := range []string{"A", "B"} {
-		m := &model{w: w, name: name, marks: map[string]uint64{}, top: map[string]uint64{}, tokens: map[string][]modelToken{}, good: map[*rf.Token]bool{}, fail: map[string]func() bool{}}
+		m := &model{w: w, name: name, marks: marks{}, top: marks{}, tokens: map[string][]modelToken{}, good: map[*rf.Token]bool{}, fail: map[string]func() bool{}}
 		var steps []rf.Step
 		for _, s := range modelSteps {
 			steps = append(steps, rf.Step{Name: s, DependsOn: modelParents[s], Fetcher: w.fetcher(s)})
