@@ -165,15 +165,13 @@ func (t *AuthTransport) decide(r *rules, req *http.Request) (Reason, error) {
 	if r.paths.Match(u) {
 		return ReasonExcludedPath, nil
 	}
-	if u.User != nil || r.header.in(req.Header) {
-		switch t.CallerHeader {
-		case RejectCaller:
+	if t.CallerHeader != ReplaceCaller && (u.User != nil || r.header.in(req.Header)) {
+		if t.CallerHeader == RejectCaller {
 			return ReasonCallerHeader, errCaller
-		case KeepCaller:
-			return ReasonCallerHeader, nil
 		}
+		return ReasonCallerHeader, nil
 	}
-	if !r.origins.Match(u) || req.Host != "" && req.Host != u.Host && !r.origins.MatchHost(u.Scheme, req.Host) {
+	if !r.origins.Match(u) || !r.hostMatches(req) {
 		return ReasonOrigin, nil
 	}
 	if leftOrigin(req) {
@@ -183,6 +181,12 @@ func (t *AuthTransport) decide(r *rules, req *http.Request) (Reason, error) {
 		return ReasonPlaintext, errPlaintext
 	}
 	return ReasonSend, nil
+}
+
+// hostMatches reports whether the Host that req names beside its URL, if any, is
+// one that may get the token.
+func (r *rules) hostMatches(req *http.Request) bool {
+	return req.Host == "" || req.Host == req.URL.Host || r.origins.MatchHost(req.URL.Scheme, req.Host)
 }
 
 // leftOrigin reports whether any hop on the way from the caller's own request

@@ -75,6 +75,7 @@
 package requestforge
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -204,11 +205,8 @@ type Transport struct {
 // NewTransport builds the stack that cfg describes. Every mistake in cfg is
 // reported, all of them joined, each by the name of its field.
 func NewTransport(cfg Config) (*Transport, error) {
-	var errs []error
-	report := func(format string, args ...any) {
-		errs = append(errs, fmt.Errorf("requestforge: Config."+format, args...))
-	}
-
+	var mistakes mistake.List
+	report := func(format string, args ...any) { mistakes.Addf("Config."+format, args...) }
 	if mistake.IsNil(cfg.Base) {
 		report("Base: a nil %T; leave it out for http.DefaultTransport", cfg.Base)
 	}
@@ -222,47 +220,11 @@ func NewTransport(cfg Config) (*Transport, error) {
 		t.rawDir = strings.TrimRight(escaped, "/")
 		t.dir = base.Path[:len(base.Path)-(len(escaped)-len(t.rawDir))]
 	}
-
-	auth := &AuthTransport{
-		Base:           cfg.Base,
-		Source:         cfg.Tokens,
-		Header:         cfg.Header,
-		ExcludedPaths:  slices.Clone(cfg.ExcludedPaths),
-		Origins:        slices.Clone(cfg.Origins),
-		AllowPlaintext: cfg.AllowPlaintext,
-		CallerHeader:   cfg.CallerHeader,
-		Retry:          cfg.AuthRetry,
-		Refused:        cfg.Refused,
-		MaxReplayBody:  cfg.MaxReplayBody,
-		pathPrefix:     t.dir,
-	}
-	switch {
-	case mistake.IsNil(cfg.Tokens):
-		report("Tokens: a nil %T; was the error of its constructor looked at?", cfg.Tokens)
-	case cfg.Tokens != nil && base != nil && base.Scheme == "http" && !cfg.AllowPlaintext && !match.Loopback(base):
-		report("BaseURL %q: the token would travel over plain http for anyone to read; use https, or set AllowPlaintext", redact.URL(base))
-	}
-	if len(auth.Origins) == 0 {
-		auth.Origins = []string{AnyOrigin} // for check, where nothing better follows
-		switch {
-		case base != nil:
-			origin := (&url.URL{Scheme: base.Scheme, Host: base.Host}).String()
-			if _, err := match.ParseOrigins([]string{origin}); err != nil {
-				report("BaseURL: as an origin for the token, %v", err)
-				break
-			}
-			auth.Origins = []string{origin}
-		case cfg.Tokens != nil && cfg.BaseURL == "":
-			report(`Origins: none, and no BaseURL to take one from: say where the token may go, as in Origins: []string{"https://api.example.com"}`)
-		}
-	}
-	if cfg.Tokens == nil || mistake.IsNil(cfg.Tokens) {
-		auth.Source = new(Pipeline) // for check alone: this layer isn't going to be used
-	}
+	auth := cfg.authLayer(base, t.dir, report)
 	mistake.Each(auth.check(), func(text string) { report("%s", text) })
 	mistake.Each(cfg.Retry.check(), func(text string) { report("Retry.%s", text) })
-	if errs != nil {
-		return nil, errors.Join(errs...)
+	if err := mistakes.Err(); err != nil {
+		return nil, err
 	}
 
 	top := cfg.Base
@@ -271,9 +233,7 @@ func NewTransport(cfg Config) (*Transport, error) {
 	}
 	if cfg.Retry.RetryMax > 0 {
 		policy := cfg.Retry
-		if policy.MaxReplayBody == 0 {
-			policy.MaxReplayBody = cfg.MaxReplayBody
-		}
+		policy.MaxReplayBody = cmp.Or(policy.MaxReplayBody, cfg.MaxReplayBody)
 		top = &RetryTransport{Base: top, Policy: policy}
 	}
 	if cfg.Logger != nil {
@@ -281,6 +241,54 @@ func NewTransport(cfg Config) (*Transport, error) {
 	}
 	t.top = nextOf(top)
 	return t, nil
+}
+
+// authLayer returns the auth layer that c describes, above paths below dir. If
+// there are no Tokens, the layer is good for a check of the other fields only.
+func (c *Config) authLayer(base *url.URL, dir string, report func(string, ...any)) *AuthTransport {
+	auth := &AuthTransport{
+		Base:           c.Base,
+		Source:         c.Tokens,
+		Header:         c.Header,
+		ExcludedPaths:  slices.Clone(c.ExcludedPaths),
+		Origins:        slices.Clone(c.Origins),
+		AllowPlaintext: c.AllowPlaintext,
+		CallerHeader:   c.CallerHeader,
+		Retry:          c.AuthRetry,
+		Refused:        c.Refused,
+		MaxReplayBody:  c.MaxReplayBody,
+		pathPrefix:     dir,
+	}
+	if len(auth.Origins) == 0 {
+		auth.Origins = c.originsFrom(base, report)
+	}
+	switch {
+	case mistake.IsNil(c.Tokens):
+		report("Tokens: a nil %T; was the error of its constructor looked at?", c.Tokens)
+	case c.Tokens != nil && base != nil && base.Scheme == "http" && !c.AllowPlaintext && !match.Loopback(base):
+		report("BaseURL %q: the token would travel over plain http for anyone to read; use https, or set AllowPlaintext", redact.URL(base))
+	}
+	if c.Tokens == nil || mistake.IsNil(c.Tokens) {
+		auth.Source = StaticToken(nil)
+	}
+	return auth
+}
+
+// originsFrom returns the origin of base for a Config that names none. Where there
+// is no such origin it reports that, and returns any that passes a check.
+func (c *Config) originsFrom(base *url.URL, report func(string, ...any)) []string {
+	if base == nil {
+		if c.Tokens != nil && c.BaseURL == "" {
+			report(`Origins: none, and no BaseURL to take one from: say where the token may go, as in Origins: []string{"https://api.example.com"}`)
+		}
+		return []string{AnyOrigin}
+	}
+	origin := (&url.URL{Scheme: base.Scheme, Host: base.Host}).String()
+	if _, err := match.ParseOrigins([]string{origin}); err != nil {
+		report("BaseURL: as an origin for the token, %v", err)
+		return []string{AnyOrigin}
+	}
+	return []string{origin}
 }
 
 // RoundTrip puts the request's URL below BaseURL if it is relative, and sends
