@@ -284,6 +284,7 @@ func (s *watched) Save(ctx context.Context, key string, r rf.Record, seen uint64
 	with := marks{step: e.Mark}
 	switch {
 	case err != nil:
+		with = nil                // the answer was lost
 		t.stamp = m.top[step] + 1 // its own, and never told
 	case e.Record == nil:
 		return e, nil
