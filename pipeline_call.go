@@ -1,6 +1,5 @@
 // How the auth server is asked for the token of one step, and what its refusals
-// mean. Who asks, and when, is pipeline_fetch.go's; what one HTTP exchange is,
-// fetcher.go's.
+// mean. pipeline_fetch.go decides when to ask; fetcher.go makes one HTTP exchange.
 
 package requestforge
 
@@ -29,9 +28,9 @@ type asker struct {
 	counters *counters
 }
 
-// ask runs fetcher until it brings a token, its error is final, or the tries or
-// the time are used up. After a try with a refresh token it asks leased whether
-// another process may be at the step by now.
+// ask runs fetcher until there is a token, a final error, or no try or time left.
+// A try with a refresh token is repeated only while leased says that no other
+// process can be at the step.
 func (a *asker) ask(ctx context.Context, s *step, fetcher Fetcher, in Input, leased func() bool) (*Token, error) {
 	if t := a.timeout; t > 0 {
 		var cancel context.CancelFunc
@@ -60,8 +59,8 @@ func (a *asker) ask(ctx context.Context, s *step, fetcher Fetcher, in Input, lea
 	}
 }
 
-// pause waits before another try after err: as long as the server asks for, and
-// wait at least. It returns false if there must be no other try.
+// pause waits before another try after err, for wait or for what the server asks
+// if that is longer. It returns false if there must be no other try.
 func pause(ctx context.Context, wait time.Duration, err error) bool {
 	if auth, ok := errors.AsType[*AuthError](err); ok {
 		wait = max(wait, auth.RetryAfter)
@@ -92,7 +91,7 @@ func (e *fetchTimeout) Is(target error) bool {
 	return target == context.DeadlineExceeded
 }
 
-// try runs fetcher once and checks what it brings.
+// try runs fetcher once and checks the token.
 func (a *asker) try(ctx context.Context, s *step, fetcher Fetcher, in Input, n int) (*Token, error) {
 	begun := time.Now()
 	a.counters.steps[s.index].fetches.Add(1)
@@ -133,7 +132,7 @@ func inStep(s *step, err error) *AuthError {
 	return named
 }
 
-// mint checks a fetcher's token and gives it its expiry.
+// mint checks a fetcher's token and sets the expiry.
 func mint(s *step, raw *Token, in Input) (*Token, error) {
 	if err := raw.validate(); err != nil {
 		return nil, err
@@ -160,7 +159,7 @@ func mint(s *step, raw *Token, in Input) (*Token, error) {
 }
 
 // endsRefreshToken reports whether after err the refresh token must not be sent
-// again: it was refused, or it may have been spent without our seeing the answer.
+// again: the server refused the token, or may have taken it and lost the answer.
 func endsRefreshToken(err error) bool {
 	auth, ok := errors.AsType[*AuthError](err)
 	if !ok {
@@ -173,7 +172,7 @@ func endsRefreshToken(err error) bool {
 }
 
 // refusesParent reports whether err means that the auth server refused a parent's
-// token. If it says what was wrong (RFC 6750 §3.1), it is certain.
+// token. With the code invalid_token (RFC 6750 §3.1) the refusal is certain.
 func refusesParent(err error) (refused, certain bool) {
 	auth, ok := errors.AsType[*AuthError](err)
 	if !ok {
@@ -184,8 +183,8 @@ func refusesParent(err error) (refused, certain bool) {
 	return bare || auth.ParentRefused, auth.Code == "invalid_token"
 }
 
-// hook calls an application's function; a panic or a Goexit in it is none of
-// our callers' business.
+// hook calls a function of the application. A panic or a Goexit in the function
+// doesn't reach the callers who wait for the token.
 func hook(f func()) {
 	done := make(chan struct{})
 	go func() {

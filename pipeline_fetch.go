@@ -1,6 +1,6 @@
-// How the token of one step is got: one flight for everyone, which looks, locks,
-// asks and saves. How the auth server is asked is pipeline_call.go's, what makes
-// a token live is pipeline_ledger.go's.
+// How a step gets its token: one flight for all callers, which looks, locks, asks
+// and saves. pipeline_lease.go has the lock and the save, pipeline_call.go the
+// auth server; pipeline_ledger.go says what is live.
 
 package requestforge
 
@@ -15,8 +15,8 @@ import (
 	"github.com/requestforge/requestforge/internal/flight"
 )
 
-// rounds is how often a flight starts over because what it fetched was dead on
-// arrival, joins how often a caller joins another flight.
+// rounds is how often a flight starts over because its token was dead on arrival,
+// joins how often a caller joins another flight.
 const rounds, joins = 3, 16
 
 // flights gets the tokens of the steps, with at most one flight a step at a time.
@@ -34,7 +34,7 @@ type flights struct {
 	steps []flight.Flight[*held] // by step.index
 }
 
-// fetchMark says in a context which fetches it runs under.
+// fetchMark says in a context which fetches the context belongs to.
 type fetchMark struct {
 	flights *flights
 	step    *step
@@ -54,8 +54,8 @@ func (fs *flights) markOf(ctx context.Context) *fetchMark {
 	return m
 }
 
-// epochOf returns the epoch that ctx belongs to: that of the fetch that it runs
-// under, else the present one.
+// epochOf returns the epoch of the fetch that ctx belongs to, else the present
+// epoch.
 func (fs *flights) epochOf(ctx context.Context) int {
 	if m := fs.markOf(ctx); m != nil {
 		return m.epoch
@@ -65,8 +65,8 @@ func (fs *flights) epochOf(ctx context.Context) int {
 
 var errOwnPipeline = errors.New("the fetcher runs through the pipeline that it fetches for and would wait for itself; give it a client of its own")
 
-// get returns a live token of s above floor. The fetch that it may take is shared
-// with everyone who wants a token of s.
+// get returns a live token of s above floor. If that takes a fetch, all callers who
+// want a token of s share the fetch.
 func (fs *flights) get(ctx context.Context, s *step, floor stamps) (*held, error) {
 	if m := fs.markOf(ctx); m != nil {
 		return nil, &AuthError{Step: m.step.Name, Permanent: true, Err: errOwnPipeline}
@@ -93,8 +93,8 @@ func (fs *flights) join(ctx context.Context, s *step, floor stamps) (*held, erro
 		if err != nil {
 			return nil, explain(ctx, s, err)
 		}
-		// The flight may have been under way before the demand, or
-		// what it brought may have died since.
+		// The flight may have begun before the demand, or its token may
+		// have died since.
 		if fs.ledger.usable(h, floor, time.Now()) {
 			return h, nil
 		}
@@ -164,15 +164,15 @@ func (fs *flights) ahead(ctx context.Context, h *held, now time.Time) {
 	}
 }
 
-// fly is the flight of one step: it brings a token that is live on arrival,
-// or an error that everyone who waits gets and that is remembered.
+// fly is the flight of one step. It brings a token that is live on arrival, or an
+// error that all waiting callers get and the ledger remembers.
 func (fs *flights) fly(ctx context.Context, s *step, floor stamps) (*held, error) {
 	fs.ledger.setFetching(s, true)
 	defer fs.ledger.setFetching(s, false)
 	outer, _ := ctx.Value(fetchKey{}).(*fetchMark)
 	f := &fetch{flights: fs, step: s, floor: floor, epoch: fs.epochOf(ctx)}
 	ctx = context.WithValue(ctx, fetchKey{}, &fetchMark{fs, s, f.epoch, outer})
-	ctx = withSendCount(ctx, nil) // what is sent from here on is no part of anyone's request
+	ctx = withSendCount(ctx, nil) // sends of a fetch are no sends of the caller's request
 	defer f.unlock(ctx)
 	for range rounds {
 		h, err := f.round(ctx)
@@ -197,14 +197,14 @@ type fetch struct {
 	floor    stamps
 	epoch    int     // that the fetch belongs to
 	lease    Lease   // nil: none
-	failing  *step   // the parent that had no token; nil: it is not a parent's fault
+	failing  *step   // the parent that had no token; nil: no parent failed
 	blamed   bool    // the parents have been blamed once
 	refused  []blame // parents' tokens that the auth server refused
 	fromPeer bool    // the failure is another process's
 }
 
-// round looks, locks, looks again, asks and saves, and stops at the first of
-// them that brings a token.
+// round looks, locks, looks again, asks and saves, up to the first of these that
+// brings a token.
 func (f *fetch) round(ctx context.Context) (*held, error) {
 	if h := f.look(ctx); h != nil {
 		return h, nil
@@ -227,7 +227,7 @@ func (f *fetch) round(ctx context.Context) (*held, error) {
 	return h, nil
 }
 
-// look loads the step and its ancestors and returns a token that will do, or nil.
+// look loads the step and its ancestors and returns a usable token, or nil.
 func (f *fetch) look(ctx context.Context) *held {
 	fs := f.flights
 	if h := fs.ledger.current(f.step, f.floor, time.Now()); h != nil {
@@ -250,8 +250,8 @@ func (f *fetch) look(ctx context.Context) *held {
 	return h
 }
 
-// obtain asks the auth server: with the previous refresh token if there is
-// one that may be spent, else from scratch.
+// obtain asks the auth server: with the previous refresh token if that may be
+// spent, else from scratch.
 func (f *fetch) obtain(ctx context.Context) (*Token, []*held, error) {
 	s, fs := f.step, f.flights
 	if prev := f.refreshable(); prev != nil {
@@ -269,7 +269,7 @@ func (f *fetch) obtain(ctx context.Context) (*Token, []*held, error) {
 	return f.call(ctx, s.Fetcher, nil)
 }
 
-// refreshable returns the newest token if its refresh token may be spent.
+// refreshable returns the newest token if the refresh token in it may be spent.
 func (f *fetch) refreshable() *held {
 	if f.step.Refresh == nil || !f.leased() {
 		return nil
@@ -306,8 +306,8 @@ func (f *fetch) call(ctx context.Context, fetcher Fetcher, prev *held) (*Token, 
 	}
 }
 
-// parents returns a live token of each parent; those that have to be fetched
-// are, at the same time.
+// parents returns a live token of each parent. Parents without one are fetched at
+// the same time.
 func (f *fetch) parents(ctx context.Context) ([]*held, error) {
 	got := make([]*held, len(f.step.parents))
 	errs := make([]error, len(got))
@@ -330,8 +330,8 @@ func (f *fetch) parents(ctx context.Context) ([]*held, error) {
 
 // replaceParents reports whether err means that the auth server refused a
 // parent's token, and makes the flight want newer ones. The refused tokens are
-// revoked when the step has worked with others (see revokeRefused), not before: a
-// token that is still good must not die of an auth server's bad day.
+// revoked when the step has worked with newer ones (see revokeRefused), not before:
+// a good token must not die of an auth server's bad day.
 func (f *fetch) replaceParents(ctx context.Context, parents []*held, err error) bool {
 	refused, certain := refusesParent(err)
 	if len(parents) == 0 || !refused {
@@ -355,7 +355,7 @@ func (f *fetch) replaceParents(ctx context.Context, parents []*held, err error) 
 	return true
 }
 
-// revokeRefused invalidates the refused parents, now that newer ones have worked.
+// revokeRefused invalidates the refused parents, now that newer parents have worked.
 func (f *fetch) revokeRefused(ctx context.Context) {
 	for _, b := range f.refused {
 		if f.flights.ledger.revoke(b.step, b.stamp) {

@@ -1,6 +1,6 @@
-// A token as a pipeline holds it: with stamps as a vector, and the one comparison
-// that says which tokens are live, and which will do. Who gives stamps and raises
-// marks is pipeline_ledger.go's.
+// A token as a pipeline holds it: with a vector of stamps, and the one comparison
+// that says which tokens are live and which are new enough. pipeline_ledger.go
+// gives stamps and raises marks.
 
 package requestforge
 
@@ -11,19 +11,18 @@ import (
 	"time"
 )
 
-// stamps holds one stamp for each step of a graph, by step.index: those of a
-// token and of the ancestors that the token was made from, or the marks of
-// the steps, or a floor under the tokens that will do. A nil vector of marks
-// or floors is zero everywhere.
+// stamps holds one number for each step of a graph, by step.index: the stamps of a
+// token and its ancestors, or the marks of the steps, or a floor that a wanted
+// token has to be above. A nil floor is zero everywhere.
 type stamps []uint64
 
-// unrelated is a token's stamp for a step that the token wasn't made from. It is
-// above every mark.
+// unrelated is a token's stamp for a step that is no ancestor. The number is above
+// every mark.
 const unrelated = math.MaxUint64
 
-// above reports whether every stamp of v is above its mark or floor. It is the
-// one answer to two questions: may the token be sent, for marks; will the token
-// do, for floors.
+// above reports whether every stamp of v is above its mark or floor. With marks the
+// question is whether the token is live, with a floor whether the token is new
+// enough.
 func (v stamps) above(floor stamps) bool {
 	for i, f := range floor {
 		if v[i] <= f {
@@ -33,8 +32,7 @@ func (v stamps) above(floor stamps) bool {
 	return true
 }
 
-// raised returns a copy of v, of length n, in which the stamp of s is at least
-// stamp.
+// raised returns a copy of v, of length n, with at least stamp for s.
 func (v stamps) raised(s *step, stamp uint64, n int) stamps {
 	c := make(stamps, n)
 	copy(c, v)
@@ -42,9 +40,9 @@ func (v stamps) raised(s *step, stamp uint64, n int) stamps {
 	return c
 }
 
-// lineage returns the stamps of a token that is made from tokens with the stamps
-// of parents, but for the token's own: where several paths meet in one ancestor,
-// the lowest. n is the number of steps.
+// lineage returns the stamps of a token made from parents with these stamps. Where
+// several paths meet in one ancestor, the lowest stamp counts. The token's own
+// stamp is still to be set. n is the number of steps.
 func lineage(n int, parents ...stamps) stamps {
 	v := slices.Repeat(stamps{unrelated}, n)
 	for _, p := range parents {
@@ -55,8 +53,8 @@ func lineage(n int, parents ...stamps) stamps {
 	return v
 }
 
-// held is a token with what decides about its life. Immutable once a ledger
-// keeps it, but for the atomic fields.
+// held is a token with the stamps and times that decide about its life. A held token
+// is immutable once a ledger keeps it, but for the atomic fields.
 type held struct {
 	owner   owner
 	step    *step
@@ -66,17 +64,17 @@ type held struct {
 	issued  time.Time
 
 	// In Unix nanoseconds; 0: never. From renew on the token is renewed in
-	// the background, from end on it isn't handed out; from edge on, the
-	// earlier of the two, the clock decides about either.
+	// the background; from end on the token isn't handed out; edge is the
+	// earlier of the two, for the one comparison of the hot path.
 	renew, end, edge int64
 
-	nextRenewal atomic.Int64           // no renewal begins before it, in Unix nanoseconds
-	checked     atomic.Pointer[stamps] // marks of the ledger above that the token was found live by
+	nextRenewal atomic.Int64           // no renewal begins before this time, in Unix nanoseconds
+	checked     atomic.Pointer[stamps] // marks of the ledger above at the last check
 }
 
 // owner is the ledger that a token belongs to.
 type owner interface {
-	// accepted is told once a token that a server has accepted it.
+	// accepted is called once a token, when a server has accepted the token.
 	accepted()
 }
 
@@ -95,8 +93,8 @@ func (h *held) accept() { h.owner.accepted() }
 // accepted reports whether a server has ever taken the token.
 func (h *held) accepted() bool { return h.tok.prov.accepted.Load() }
 
-// same reports whether h, which may be nil, is what other was loaded as. The
-// ledger then keeps h, of which it knows whether a server has accepted it.
+// same reports whether other, as loaded, is the token h, which may be nil. The
+// ledger then keeps h, which knows whether a server has accepted the token.
 func (h *held) same(other *held) bool {
 	return h != nil && !h.unsaved && h.stamp() == other.stamp() && h.tok.AccessToken == other.tok.AccessToken
 }

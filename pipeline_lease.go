@@ -1,5 +1,5 @@
-// The part of a flight that other processes take part in: the lock of the step,
-// and the save of what was fetched.
+// The parts of a flight that concern other processes: the lock of the step, and the
+// save of the fetched token.
 
 package requestforge
 
@@ -12,16 +12,16 @@ import (
 	"time"
 )
 
-// A rotated refresh token is saved by so many tries, with a pause before each but
-// the first.
+// A rotated refresh token is saved by at most saveTries tries, with a savePause
+// between two of them.
 const (
 	saveTries = 3
 	savePause = 50 * time.Millisecond
 )
 
-// lock keeps other processes from fetching, if the storage can. It returns a
-// token if a peer brings one meanwhile. If the storage is of no help, the
-// flight goes on without a lease.
+// lock keeps other processes from fetching, if the storage can lock. It returns a
+// token if a peer brings a usable one meanwhile. If the storage fails, the flight
+// goes on without a lease.
 func (f *fetch) lock(ctx context.Context) (*held, error) {
 	fs := f.flights
 	if fs.shared.store.locker == nil {
@@ -74,7 +74,7 @@ func (f *fetch) peerFailure(ctx context.Context) error {
 	return nil
 }
 
-// unlock gives the lease back, if there is one.
+// unlock gives the lease back, if the flight has one.
 func (f *fetch) unlock(ctx context.Context) {
 	if lease := f.lease; lease != nil {
 		f.lease = nil
@@ -110,7 +110,8 @@ func (f *fetch) save(ctx context.Context, tok *Token, parents []*held) (*held, e
 	rotated := tok.RefreshToken != "" && (begun.previous == nil || begun.previous.tok.RefreshToken != tok.RefreshToken)
 	entry, err := f.store(ctx, h, begun, rotated)
 	if err == nil && !sameToken(entry.Record, h) {
-		// Somebody was faster; that token is everyone's, if it is of use.
+		// A peer was faster. All processes go on with the peer's token, if
+		// that can be read.
 		theirs, reason := f.adopt(entry, now)
 		if reason == nil || reason == errForgot {
 			return theirs, reason
@@ -127,8 +128,9 @@ func (f *fetch) save(ctx context.Context, tok *Token, parents []*held) (*held, e
 		hook(func() { s.OnRotate(ctx, h.tok) })
 	}
 	if !fs.ledger.keep(h, f.epoch) {
-		// It is dead here even if the storage fails to delete it. Within
-		// the flight, so that it can't hit what the next one saves.
+		// The token is dead here even if the storage fails to delete the
+		// record. The deletion is part of the flight, so that it can't hit
+		// the record of the next flight.
 		fs.ledger.drop(h)
 		// An error is the storage's, and counted there.
 		_ = fs.shared.store.delete(ctx, s.key)
@@ -138,10 +140,10 @@ func (f *fetch) save(ctx context.Context, tok *Token, parents []*held) (*held, e
 	return h, nil
 }
 
-// store saves h. If its refresh token is a new one, and no other process can be
-// at the step, it tries more than once: the storage still holds a refresh token
-// that is spent, and the next process would send it once more. A call that only
-// seemed to have failed does no harm: the second one gets what it saved.
+// store saves h. A new refresh token is saved by more than one try while no other
+// process can be at the step: the storage still holds the refresh token that is
+// spent, and the next process would send that once more. A try that only seemed to
+// fail does no harm: the next try gets the record that the first one saved.
 func (f *fetch) store(ctx context.Context, h *held, begun saving, rotated bool) (Entry, error) {
 	s, store := f.step, f.flights.shared.store
 	r := f.flights.records.write(h)
@@ -153,8 +155,8 @@ func (f *fetch) store(ctx context.Context, h *held, begun saving, rotated bool) 
 	for n := 1; ; n++ {
 		entry, err := store.save(ctx, s.key, r, begun.stored)
 		if err == nil && entry.Record == nil {
-			// The record to be replaced is gone from the storage, h isn't
-			// there yet.
+			// The record to be replaced is gone from the storage, and
+			// nothing was saved.
 			entry, err = store.save(ctx, s.key, r, 0)
 		}
 		if err == nil && entry.Record == nil {

@@ -1,6 +1,6 @@
-// What this process knows of the tokens of a pipeline, and the only lock on it.
-// There is no I/O here, no logging, no waiting and no clock: the time comes in
-// as an argument. How a token is got is pipeline_fetch.go's.
+// What this process knows of a pipeline's tokens, and the only lock on that
+// knowledge. This file has no I/O, no logging, no waiting and no clock: the time
+// comes in as an argument. pipeline_fetch.go gets the tokens.
 
 package requestforge
 
@@ -12,41 +12,41 @@ import (
 	"github.com/requestforge/requestforge/internal/bucket"
 )
 
-// Refusals may invalidate tokens so many times at once, and once more each
+// Refusals may invalidate tokens bucketSize times at once, and once more each
 // dropEvery.
 const (
 	bucketSize = 3
 	dropEvery  = 10 * time.Second
 )
 
-// ledger is what this process knows of the tokens of a graph's steps, for one
-// identity. The invariants, which hold whenever mu is free:
+// ledger holds what this process knows of the tokens of a graph's steps, for one
+// identity. Whenever mu is free, these invariants hold:
 //
-//   - A mark never falls, and no stamp that was ever heard of is above the top
-//     of its step.
-//   - The token known of a step is the one with the highest stamp that was
-//     heard of.
-//   - The token that is served without the lock is live by the ledger's own
-//     marks. By the marks of the ledger above it was live when it was checked,
-//     and the reader sees if those marks have changed since.
-//   - What was begun in an earlier epoch changes nothing but marks and tops.
+//   - A mark never falls. The top of a step is at least as high as each stamp
+//     and mark of the step that the process has heard of.
+//   - The token kept for a step has the highest stamp of all tokens heard of.
+//   - A token that is served without the lock is live by the ledger's own
+//     marks. The token was live by the marks of the ledger above when it was
+//     checked, and a reader sees whether those marks have changed since.
+//   - A load, save or fetch that began in an earlier epoch changes nothing but
+//     marks and tops.
 //
-// Every method takes the ledger from one such state to the next; those named
-// Locked are steps of it and expect mu to be held. A ledger calls nothing of an
-// application's.
+// Every method takes the ledger from one consistent state to the next. Methods
+// named Locked are parts of such a change and expect mu to be held. A ledger
+// never calls a function of the application.
 type ledger struct {
 	graph *graph
 
-	// up holds the steps above those of this ledger, where several ledgers
-	// share them; nil: none. A step that another ledger holds has the mark 0
-	// here, which every stamp is above.
+	// up is the ledger of the ancestors that several ledgers share; nil: every
+	// step is in this ledger. A step of another ledger has the mark 0 here,
+	// below every stamp.
 	up *ledger
 
 	coolDown, maxCoolDown time.Duration
 
-	// marks is replaced as a whole, under mu, when a mark rises. Whoever reads
-	// the pointer has one consistent vector, and can see by the pointer alone
-	// whether anything has risen since.
+	// marks is replaced as a whole, under mu, when a mark rises. A reader of
+	// the pointer has one consistent vector, and a changed pointer means that
+	// a mark has risen since.
 	marks atomic.Pointer[stamps]
 
 	served []atomic.Pointer[held] // by step.index; written under mu, read without
@@ -58,9 +58,9 @@ type ledger struct {
 	epoch    int // how often everything was forgotten
 }
 
-// entry is what a ledger knows of one step.
+// entry holds what a ledger knows of one step.
 type entry struct {
-	top      uint64 // the highest stamp or mark ever heard of
+	top      uint64 // the highest stamp or mark heard of
 	stored   uint64 // stamp of the record in the storage, when last looked at
 	token    *held  // the newest token known, live or not; nil: none
 	spent    uint64 // refresh tokens up to this stamp must not be sent again
@@ -80,14 +80,14 @@ func newLedger(g *graph, up *ledger, coolDown, maxCoolDown time.Duration) *ledge
 	return l
 }
 
-// lock locks l and returns what it knows of s.
+// lock locks l and returns the entry of s.
 func (l *ledger) lock(s *step) *entry {
 	l.mu.Lock()
 	return &l.entries[s.index]
 }
 
-// view returns the marks that decide about the tokens of l: its own, and those
-// of the ledger above, nil if there is none.
+// view returns the marks that decide about the tokens of l: its own, and the marks
+// of the ledger above, nil without such a ledger.
 func (l *ledger) view() (own, up *stamps) {
 	if l.up != nil {
 		up = l.up.marks.Load()
@@ -101,9 +101,8 @@ func (l *ledger) live(h *held) bool {
 	return h.stamps.above(*own) && (up == nil || h.stamps.above(*up))
 }
 
-// ready returns the token of s if it is served and nothing has been revoked
-// since it was checked, without the lock. Whether the token has expired is for
-// the caller to say.
+// ready returns the token of s without the lock, if the token is served and no
+// shared mark has risen since the check. The caller checks the expiry.
 func (l *ledger) ready(s *step) *held {
 	h := l.served[s.index].Load()
 	if h != nil && l.up != nil && l.up.marks.Load() != h.checked.Load() {
@@ -112,13 +111,13 @@ func (l *ledger) ready(s *step) *held {
 	return h
 }
 
-// usable reports whether h may be handed out to somebody who wants tokens above
+// usable reports whether h may be handed out to a caller who wants a token above
 // floor.
 func (l *ledger) usable(h *held, floor stamps, now time.Time) bool {
 	return h.fresh(now) && l.live(h) && h.stamps.above(floor)
 }
 
-// current returns the token of s if it may be handed out, else nil.
+// current returns the token of s if the token is usable, else nil.
 func (l *ledger) current(s *step, floor stamps, now time.Time) *held {
 	e := l.lock(s)
 	defer l.mu.Unlock()
@@ -129,7 +128,7 @@ func (l *ledger) current(s *step, floor stamps, now time.Time) *held {
 	return e.token
 }
 
-// tops returns a floor that only tokens newer than all those of now are above.
+// tops returns a floor that only tokens newer than every present token are above.
 func (l *ledger) tops() stamps {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -146,15 +145,15 @@ func (l *ledger) topsLocked() stamps {
 
 // serveLocked serves h without the lock, if it is live.
 func (l *ledger) serveLocked(h *held) {
-	own, up := l.view() // before the check that they stand for
+	own, up := l.view() // before the check, so that checked never is newer than the check
 	if h.stamps.above(*own) && (up == nil || h.stamps.above(*up)) {
 		h.checked.Store(up)
 		l.served[h.step.index].Store(h)
 	}
 }
 
-// raiseLocked lifts the mark of s to stamp, and with it kills what was made from
-// the tokens below. It reports whether that changed anything.
+// raiseLocked lifts the mark of s to stamp, which kills the tokens of s up to
+// stamp and all tokens made from them. It reports whether the mark was lower.
 func (l *ledger) raiseLocked(s *step, stamp uint64) bool {
 	marks := *l.marks.Load()
 	if stamp <= marks[s.index] {
@@ -170,9 +169,9 @@ func (l *ledger) raiseLocked(s *step, stamp uint64) bool {
 	return true
 }
 
-// keepLocked makes h the token of its step, unless a newer one is known. Of two
-// with one stamp, which a storage that has lost its stamps can give out, the one
-// heard of last is in the storage.
+// keepLocked makes h the token of its step, unless a newer token is known. A
+// storage that has lost its stamps can give one stamp to two tokens; the token
+// heard of last is the one in the storage, and is kept.
 func (l *ledger) keepLocked(h *held) {
 	for i, stamp := range h.stamps {
 		if stamp != unrelated {
@@ -187,15 +186,15 @@ func (l *ledger) keepLocked(h *held) {
 	l.serveLocked(h)
 }
 
-// revoke makes the tokens of s up to stamp dead, and all that was made from
-// them. It reports whether that changed anything.
+// revoke kills the tokens of s up to stamp, and all tokens made from them. It
+// reports whether the mark was lower.
 func (l *ledger) revoke(s *step, stamp uint64) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.raiseLocked(s, stamp)
 }
 
-// revokeAll makes every token of s dead that was ever heard of.
+// revokeAll kills every token of s that the process has heard of.
 func (l *ledger) revokeAll(s *step) (b blame, raised bool) {
 	e := l.lock(s)
 	defer l.mu.Unlock()
@@ -203,7 +202,7 @@ func (l *ledger) revokeAll(s *step) (b blame, raised bool) {
 	return b, l.raiseLocked(s, e.top)
 }
 
-// forget makes every token and refresh token dead that was ever heard of, and
+// forget kills every token and refresh token that the process has heard of, and
 // begins a new epoch.
 func (l *ledger) forget() {
 	l.mu.Lock()
@@ -212,8 +211,8 @@ func (l *ledger) forget() {
 	l.refusals = 0
 	for i := range l.entries {
 		e := &l.entries[i]
-		// Marks and tops stay: they hold no secret, and they keep a token
-		// that is on its way back from anywhere from being live.
+		// Marks and tops hold no secret and stay, so that a token on its
+		// way back from a fetch or a storage is dead on arrival.
 		l.entries[i] = entry{top: e.top, spent: e.top, fetching: e.fetching}
 		l.raiseLocked(l.graph.steps[i], e.top)
 		l.served[i].Store(nil)
@@ -227,7 +226,7 @@ func (l *ledger) now() int {
 	return l.epoch
 }
 
-// A loading is what a ledger was when a load from the storage began.
+// A loading is the state of a ledger when a load from the storage began.
 type loading struct {
 	epoch int
 	tops  stamps
@@ -240,12 +239,12 @@ func (l *ledger) beginLoad() loading {
 	return loading{l.epoch, l.topsLocked()}
 }
 
-// A finding is what a load has found of a step.
+// A finding is what a load found under the key of a step.
 type finding struct {
 	step *step
 	mark uint64
-	tok  *held // nil: none, or none of use
-	gone bool  // the step's key was deleted, and there is nothing under it
+	tok  *held // nil: no record, or a useless one
+	gone bool  // the key was deleted and is still empty
 }
 
 // A lostMark is a mark that the storage doesn't have.
@@ -254,9 +253,9 @@ type lostMark struct {
 	mark uint64
 }
 
-// takeOver takes over what a load has found, and returns the marks that the
-// storage has lost. If everything was forgotten since the load began, it changes
-// nothing and returns false.
+// takeOver takes over the findings of a load, and returns the marks that the
+// storage has lost. If everything was forgotten since the load began, takeOver
+// changes nothing and returns false.
 func (l *ledger) takeOver(begun loading, found []finding) (lost []lostMark, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -265,8 +264,8 @@ func (l *ledger) takeOver(begun loading, found []finding) (lost []lostMark, ok b
 	}
 	for _, f := range found {
 		if f.gone {
-			// A logout. Nothing is left for the mark to kill, so it isn't
-			// written back.
+			// A logout by a peer. The storage has no token left for the
+			// mark to kill, so the mark isn't written back.
 			l.raiseLocked(f.step, begun.tops[f.step.index])
 			continue
 		}
@@ -281,17 +280,17 @@ func (l *ledger) takeOver(begun loading, found []finding) (lost []lostMark, ok b
 	return lost, true
 }
 
-// saw notes the stamp of the record in the storage, 0 for none. Only the flight
-// of s says so: what others load may be older than what that flight has saved.
+// saw notes the stamp of the record in the storage, 0 for no record. Only the
+// flight of s calls saw: other loads may be older than the flight's own save.
 func (l *ledger) saw(s *step, stamp uint64) {
 	e := l.lock(s)
 	defer l.mu.Unlock()
 	e.stored = stamp
 }
 
-// A saving is what a flight needs to save a new token.
+// A saving says how a flight has to save a new token.
 type saving struct {
-	floor    uint64 // the new stamp has to be above
+	floor    uint64 // the new stamp has to be higher
 	stored   uint64 // stamp of the record to be replaced
 	previous *held  // the token known before; nil: none
 }
@@ -304,8 +303,8 @@ func (l *ledger) beginSave(s *step, epoch int) (saving, bool) {
 	return saving{e.top, e.stored, e.token}, l.epoch == epoch
 }
 
-// stampSaved gives h, which nobody else knows yet, the stamp that the storage
-// gave when it saved, and takes over the mark that was stored beside.
+// stampSaved gives h, not kept yet, the stamp that the storage gave, and takes over
+// the mark stored beside the record.
 func (l *ledger) stampSaved(h *held, mark, stamp uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -314,17 +313,17 @@ func (l *ledger) stampSaved(h *held, mark, stamp uint64) {
 	l.entries[h.step.index].stored = stamp
 }
 
-// stampUnsaved gives h, which nobody else knows yet, a stamp of this process's
-// own. It can cost one fetch more, when the storage comes back with another token
-// of that stamp; it can't revive a dead one.
+// stampUnsaved gives h, not kept yet, a stamp that this process makes up. Such a
+// stamp can cost one fetch more, if the storage comes back with another token of
+// the same stamp. The stamp can't revive a dead token.
 func (l *ledger) stampUnsaved(h *held) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	h.stamps[h.step.index], h.unsaved = l.entries[h.step.index].top+1, true
 }
 
-// keep makes h the token of its step, whose failures are over. If
-// everything was forgotten since the epoch, it changes nothing and returns false.
+// keep makes h the token of its step and ends the step's failures. If everything
+// was forgotten since the epoch, keep changes nothing and returns false.
 func (l *ledger) keep(h *held, epoch int) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -337,8 +336,7 @@ func (l *ledger) keep(h *held, epoch int) bool {
 	return true
 }
 
-// drop makes h dead, and its refresh token, whatever becomes of them in the
-// storage.
+// drop kills h and its refresh token here, even if the storage keeps them.
 func (l *ledger) drop(h *held) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -369,7 +367,7 @@ func (l *ledger) spendLocked(h *held) {
 	e.spent = max(e.spent, h.stamp())
 }
 
-// cooling returns the failure of s that is still remembered, or nil.
+// cooling returns the failure of s while the step cools down, else nil.
 func (l *ledger) cooling(s *step, now time.Time) *AuthError {
 	e := l.lock(s)
 	defer l.mu.Unlock()
@@ -379,8 +377,8 @@ func (l *ledger) cooling(s *step, now time.Time) *AuthError {
 	return e.failures.cur.again(now)
 }
 
-// fail remembers err, the outcome of a fetch of s. It returns the failure and how
-// many there were in a row.
+// fail remembers err, the outcome of a fetch of s. It returns the failure and the
+// number of failures in a row.
 func (l *ledger) fail(s *step, err *AuthError, now time.Time) (*failure, int) {
 	e := l.lock(s)
 	defer l.mu.Unlock()
@@ -389,16 +387,15 @@ func (l *ledger) fail(s *step, err *AuthError, now time.Time) (*failure, int) {
 	return e.failures.cur, e.failures.inRow
 }
 
-// crashed notes a failure of s that isn't remembered: the next call tries at once.
+// crashed notes err for State alone. The step doesn't cool down.
 func (l *ledger) crashed(s *step, err *AuthError, now time.Time) {
 	e := l.lock(s)
 	defer l.mu.Unlock()
 	e.failures.last = &failure{err, now, now}
 }
 
-// failWith remembers a failure of s that another process had. The storage may
-// return the failure that this process saved itself, with an end later by up to
-// slack.
+// failWith remembers a peer's failure of s. The storage may return the failure
+// that this process saved itself, with an end later by up to slack.
 func (l *ledger) failWith(s *step, f *failure, slack time.Duration) {
 	e := l.lock(s)
 	defer l.mu.Unlock()
@@ -415,39 +412,39 @@ func (l *ledger) inherit(s, parent *step, now time.Time) {
 	}
 }
 
-// mayBlame reports whether a refusal by the auth server of s may be blamed on the
-// parents.
+// mayBlame reports whether the parents may be blamed for a refusal by the auth
+// server of s.
 func (l *ledger) mayBlame(s *step, parents []*held, now time.Time) bool {
 	e := l.lock(s)
 	defer l.mu.Unlock()
 	return e.failures.mayBlame(parents, now)
 }
 
-// blamedInVain notes when newer parents of s changed nothing; the zero time: they work.
+// blamedInVain notes when newer parents of s changed nothing. The zero time means
+// that the parents work.
 func (l *ledger) blamedInVain(s *step, at time.Time) {
 	e := l.lock(s)
 	defer l.mu.Unlock()
 	e.failures.vain = at
 }
 
-// accepted notes that a server has taken a token: refusals aren't in a row any
-// more.
+// accepted notes that a server has taken a token, which ends a row of refusals.
 func (l *ledger) accepted() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.refusals = 0
 }
 
-// findLocked returns what this ledger knows of a token: by its origin, else by its
-// value if it is the leaf's newest. nil: the token is a stranger's.
+// findLocked returns the held token of tok: by its origin, else by its value if tok
+// is the leaf's newest. nil means that tok is a stranger's.
 func (l *ledger) findLocked(tok *Token) *held {
 	s := l.graph.leaf
 	h, ours := tok.origin().(*held)
 	if ours = ours && h.owner == owner(l) && h.tok.AccessToken == tok.AccessToken; ours {
 		s = h.step
 	}
-	// A save whose answer was lost gives one token two stamps; the newer one
-	// would live on if the older were refused.
+	// A save whose answer was lost gives one token two stamps. The refusal
+	// counts for the newer stamp, or the token would live on.
 	if t := l.entries[s.index].token; t != nil && t.tok.AccessToken == tok.AccessToken {
 		return t
 	}
@@ -457,8 +454,8 @@ func (l *ledger) findLocked(tok *Token) *held {
 	return nil
 }
 
-// replacedLocked reports whether a newer token of the step is live, which is not
-// to suffer for the refusal of h.
+// replacedLocked reports whether a newer token of the step is live. A newer token
+// must not suffer for the refusal of h.
 func (l *ledger) replacedLocked(h *held) bool {
 	t := l.entries[h.step.index].token
 	return t != nil && t.stamp() > h.stamp() && l.live(t)
@@ -488,9 +485,8 @@ type blame struct {
 	stamp uint64
 }
 
-// refuse finds the tokens to blame for the refusal of a token, and makes them
-// dead. It returns the step as ignored, and blames nobody, if there were too many
-// refusals.
+// refuse finds the tokens to blame for the refusal of a token, and kills them.
+// After too many refusals refuse blames nobody and returns the step as ignored.
 func (l *ledger) refuse(rejected *Token, now time.Time) (blamed []blame, ignored *step) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -499,8 +495,8 @@ func (l *ledger) refuse(rejected *Token, now time.Time) (blamed []blame, ignored
 	case h == nil || !l.live(h):
 		return nil, nil
 	case l.replacedLocked(h):
-		// That costs nothing, and the refused token stays dead even if a
-		// storage that has lost its stamps gives its stamp out again.
+		// The mark costs nothing. The refused token then stays dead even if
+		// a storage that has lost its stamps gives the stamp out again.
 		l.raiseLocked(h.step, h.stamp())
 		return nil, nil
 	case !l.bucket.Take(now):
@@ -524,8 +520,8 @@ func (l *ledger) refuse(rejected *Token, now time.Time) (blamed []blame, ignored
 	return blamed, nil
 }
 
-// refund gives back what one refusal took of the bucket, once a replay has shown
-// that the refusal was real.
+// refund gives one drop back to the bucket, after a replay has shown that a refusal
+// was real.
 func (l *ledger) refund() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -539,7 +535,7 @@ func (l *ledger) setFetching(s *step, on bool) {
 	e.fetching = on
 }
 
-// facts is what a ledger knows of one step at one instant.
+// facts are what State shows of one step.
 type facts struct {
 	token    *held // nil: none
 	live     bool
@@ -548,7 +544,7 @@ type facts struct {
 	last     *failure // the last one, remembered or not; nil: none
 }
 
-// facts returns what is known of every step, by step.index.
+// facts returns the facts of every step, by step.index, all of one instant.
 func (l *ledger) facts(now time.Time) []facts {
 	l.mu.Lock()
 	defer l.mu.Unlock()

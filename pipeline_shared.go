@@ -1,6 +1,6 @@
-// What processes that share a storage tell each other: which tokens there are and
-// which are revoked, also while a token still looks live here, and failures. The
-// storage's bounds are pipeline_store.go's.
+// What processes that share a storage tell each other: tokens, revocations (also
+// while a token still looks live here) and failures. pipeline_store.go bounds the
+// calls of the storage.
 
 package requestforge
 
@@ -40,10 +40,10 @@ type shared struct {
 	rechecking atomic.Bool // see recheck
 }
 
-// pull loads steps and takes over what the storage holds of them, unless
-// everything is forgotten meanwhile. A mark that the storage has lost is written
-// back. A step whose key is in deleted was deleted by a process: if there is
-// nothing of it, that was a logout, and its tokens die here, too.
+// pull loads the records and marks of steps and takes them over, unless everything
+// is forgotten meanwhile. A mark that the storage has lost is written back. A key
+// in deleted was deleted by some process. If the key is still empty, that was a
+// logout, and the step's tokens die here, too.
 func (sh *shared) pull(ctx context.Context, steps []*step, deleted map[string]bool) ([]Entry, error) {
 	keys := make([]string, len(steps))
 	for i, s := range steps {
@@ -65,8 +65,8 @@ func (sh *shared) pull(ctx context.Context, steps []*step, deleted map[string]bo
 		return nil, errForgot
 	}
 	for _, l := range lost {
-		// An error is the storage's, which is counted there; the next load
-		// finds the mark missing again.
+		// store counts the error, and the next load finds the mark missing
+		// again.
 		_ = sh.store.revoke(ctx, l.step.key, l.mark)
 	}
 	sh.recheck()
@@ -89,22 +89,22 @@ func (sh *shared) find(ctx context.Context, s *step, e Entry, now time.Time) fin
 	return f
 }
 
-// ignored counts and logs a stored record that is of no use.
+// ignored counts and logs a stored record that can't be used.
 func (sh *shared) ignored(ctx context.Context, s *step, reason error) {
 	sh.counters.badRecords.Add(1)
 	sh.events.log(ctx, slog.LevelWarn, "stored record ignored", s, slog.Any("reason", reason))
 }
 
-// revoke makes what is blamed known to the storage, after the ledger has it.
+// revoke tells the storage of a mark that the ledger has raised.
 func (sh *shared) revoke(ctx context.Context, b blame) error {
 	sh.counters.invalidations.Add(1)
 	sh.events.log(ctx, slog.LevelInfo, "token invalidated", b.step, slog.Uint64("stamp", b.stamp))
 	return sh.store.revoke(ctx, b.step.key, b.stamp)
 }
 
-// recheck looks into the storage now and then, for as long as the leaf's
-// token is live, off the path of requests. A pipeline that nobody holds any
-// more stops it.
+// recheck begins to load all steps now and then, off the path of requests, for as
+// long as the leaf's token is live. The timer doesn't keep a dropped pipeline
+// alive, and stops then.
 func (sh *shared) recheck() {
 	if !sh.store.shared || sh.ledger.ready(sh.graph.leaf) == nil || !sh.rechecking.CompareAndSwap(false, true) {
 		return

@@ -1,5 +1,5 @@
-// What an auth server gave out, and what goes onto a request of it. Where tokens
-// come from is token_source.go's and pipeline.go's.
+// A token, and the header values ready-made from it. token_source.go and
+// pipeline.go say where tokens come from.
 
 package requestforge
 
@@ -146,7 +146,7 @@ type provenance struct {
 	bare          []string // the value of any other header
 }
 
-// origin is what a pipeline knows of a token that it gave out.
+// origin is a pipeline's note on a token of its own.
 type origin interface {
 	// accept is called when a server has taken the token for the first time.
 	accept()
@@ -160,7 +160,7 @@ func newProvenance(tok *Token) *provenance {
 	}
 }
 
-// origin returns what a pipeline knows of tok, nil if it is from none.
+// origin returns the pipeline's note on t, nil if t is from no pipeline.
 func (t *Token) origin() origin {
 	if t.prov == nil {
 		return nil
@@ -168,8 +168,8 @@ func (t *Token) origin() origin {
 	return t.prov.origin
 }
 
-// accept notes that a server has taken the token. It is called for every
-// response, so it writes only once a token.
+// accept notes that a server has taken the token. Every response calls accept, so
+// only the first call writes.
 func (t *Token) accept() {
 	p := t.prov
 	if p == nil || p.accepted.Load() || !p.accepted.CompareAndSwap(false, true) || p.origin == nil {
