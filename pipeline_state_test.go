@@ -47,7 +47,7 @@ func TestPipelineStateFollowsTheSteps(t *testing.T) {
 		mustToken(t, p)
 		synctest.Wait()
 		require.Equal(t, "device live, app live, user ahead", statuses(t, p))
-		time.Sleep(time.Second)
+		time.Sleep(1500 * time.Millisecond) // the renewal took a second
 		require.Equal(t, "device live, app live, user live", statuses(t, p))
 		time.Sleep(2 * time.Hour)
 		require.Equal(t, "device live, app live, user dead", statuses(t, p))
