@@ -1,15 +1,16 @@
-// Package unwrap finds out what a value can do, or the values that it wraps.
+// Package unwrap searches a value, and the values wrapped by the value, for an
+// interface.
 package unwrap
 
 import "github.com/requestforge/requestforge/internal/mistake"
 
-// maxDepth bounds the search in a chain that never ends, such as a wrapper
-// whose Unwrap returns the wrapper itself.
+// maxDepth bounds the search in an endless chain, for example of a wrapper whose
+// Unwrap returns the wrapper.
 const maxDepth = 100
 
-// Find returns the first I in the chain that begins with s and continues with
-// what the method Unwrap() S of each link returns. The chain ends with the first
-// link that has no such method, is nil or holds a nil pointer.
+// Find returns the first I in a chain: s, the result of the method Unwrap() S of s,
+// the result of the same method of the result, and so on. The chain ends at a link
+// without the method, at nil and at a nil pointer.
 func Find[I, S any](s S) (I, bool) {
 	for range maxDepth {
 		if found, ok := any(s).(I); ok {
