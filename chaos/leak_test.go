@@ -448,9 +448,9 @@ func stack(t *testing.T, c *collector, sim *authtest.Server, cfg requestforge.Pi
 	}
 	sim.RefuseAll(false)
 
-	stats := tokens.Stats()
+	stats, state := tokens.Stats(), tokens.State(t.Context())
 	layers := []any{
-		cfg, conf, tokens, transport, stats, stats.Steps["user"], conf.Retry,
+		cfg, conf, tokens, transport, stats, stats.Steps["user"], state, state.Steps[0], state.Steps[0].Status, conf.Retry,
 		&requestforge.AuthTransport{Base: base, Source: tokens, Origins: []string{sim.URL}},
 		&requestforge.AuthTransport{Base: base, Source: requestforge.StaticToken(tok), Origins: []string{sim.URL}},
 		&requestforge.RetryTransport{Base: transport, Policy: conf.Retry},
