@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	rf "github.com/requestforge/requestforge"
+	"github.com/requestforge/requestforge/sealedstorage"
 )
 
 // sink is a transport that reads the body and answers the same each time.
@@ -101,9 +102,9 @@ func TestAllocPipelineTokenLive(t *testing.T) {
 // Over the bare transport: 3 for the auth layer, whatever the body, and none
 // for a retry layer and a logging layer that is off.
 func TestAllocAuthTransport(t *testing.T) {
-	sealed, err := rf.NewEncryptedStorage(rf.NewMemoryStorage(), rf.EncryptionConfig{Keys: []rf.EncryptionKey{{ID: "1", Key: []byte(strings.Repeat("k", 32))}}})
+	sealed, err := sealedstorage.New(rf.NewMemoryStorage(), sealedstorage.Config{Keys: []sealedstorage.Key{{ID: "1", Secret: []byte(strings.Repeat("k", 32))}}})
 	require.NoError(t, err)
-	for name, storage := range map[string]rf.Storage{"its own memory": nil, "shared memory": rf.NewMemoryStorage(), "encrypted": sealed} {
+	for name, storage := range map[string]rf.Storage{"its own memory": nil, "shared memory": rf.NewMemoryStorage(), "sealed": sealed} {
 		t.Run(name, func(t *testing.T) { allocAuthTransport(t, livePipeline(t, storage)) })
 	}
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/requestforge/requestforge/internal/flight"
 	"github.com/requestforge/requestforge/internal/mistake"
+	"github.com/requestforge/requestforge/internal/unwrap"
 )
 
 // Pipeline gets, keeps and invalidates the tokens of a graph of steps. It is
@@ -87,7 +88,7 @@ func NewPipeline(cfg PipelineConfig) (*Pipeline, error) {
 		fetchTimeout: cfg.FetchTimeout, coolDown: cfg.CoolDown,
 		steps: make([]flight.Flight[*held], len(g.steps)),
 	}
-	if w, ok := cfg.Storage.(Watcher); ok {
+	if w, ok := unwrap.Find[Watcher](cfg.Storage); ok {
 		p.watcher = p.shared.watch(w)
 	}
 	return p, nil

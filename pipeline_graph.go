@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/requestforge/requestforge/internal/mistake"
+	"github.com/requestforge/requestforge/internal/unwrap"
 )
 
 // Step is one call of a login.
@@ -228,7 +229,7 @@ func (c *Step) check(storage Storage, bad func(string, ...any)) {
 	} else {
 		c.checkFetcher("Refresh", c.Refresh, bad)
 	}
-	if _, locks := storage.(Locker); !locks {
+	if _, locks := unwrap.Find[Locker](storage); !locks {
 		bad("step %q has a Refresh, which needs a Storage that is a Locker, so that no two processes spend one refresh token; %T isn't", c.Name, storage)
 	}
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/requestforge/requestforge/internal/flight"
 	"github.com/requestforge/requestforge/internal/redact"
+	"github.com/requestforge/requestforge/internal/unwrap"
 )
 
 // maxHanging is how many calls may hang in a storage that is deaf to its
@@ -37,8 +38,8 @@ type store struct {
 // pipeline's own.
 func newStore(storage Storage, timeout time.Duration, shared bool, events eventLog) *store {
 	s := &store{storage: storage, timeout: timeout, shared: shared, events: events}
-	s.locker, _ = storage.(Locker)
-	s.failures, _ = storage.(FailureStorage)
+	s.locker, _ = unwrap.Find[Locker](storage)
+	s.failures, _ = unwrap.Find[FailureStorage](storage)
 	return s
 }
 

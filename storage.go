@@ -111,7 +111,21 @@ type Entry struct {
 // Save isn't atomic, two processes go on with different refresh tokens of one
 // session, and many auth servers end a session for that.
 //
-// A Storage may implement [Locker] too.
+// # Optional interfaces, and wrappers
+//
+// A Storage may also be a [Locker], a [Watcher] and a [FailureStorage]. A
+// [Pipeline] finds each of the three by type assertion on the Storage and on
+// what its method Unwrap() Storage returns, if there is such a method, and so
+// on; the first match is used.
+//
+// So a Storage that wraps another one, to encrypt records or to count calls,
+// implements Unwrap to let a Pipeline use the locks, pushes and shared failures
+// of the wrapped Storage. Unwrap returns the same Storage each time. A wrapper
+// with Unwrap must pass keys on unchanged: a Pipeline locks and watches in the
+// wrapped Storage the very keys that it loads through the wrapper. A wrapper that
+// changes keys has no Unwrap, nor embeds a Storage with one; it implements the
+// three interfaces itself or does without. Without Unwrap a wrapper hides the
+// interfaces that it doesn't implement.
 type Storage interface {
 	// Load returns what is stored under keys: exactly one entry a key, in
 	// the order of keys, the zero Entry for an unknown key. A key that is
@@ -139,8 +153,9 @@ type Storage interface {
 }
 
 // A Locker is a [Storage] that can keep other processes from fetching a token
-// while one does. A [Pipeline] finds it by type assertion, and spends a
-// stored refresh token only while it holds the lock of that step.
+// while one does. A [Pipeline] spends a stored refresh token only while it holds
+// the lock of that step. It finds the Locker by type assertion on the Storage and
+// on what its method Unwrap() Storage returns.
 //
 //   - At most one lease of a key is held at a time, by whoever it may be: two
 //     calls from one process exclude each other like any others.
@@ -169,8 +184,9 @@ type Lease interface {
 }
 
 // A Watcher is a [Storage] that tells a process what others have revoked,
-// while its own token would still look live. A [Pipeline] finds it by type
-// assertion; over any other Storage it looks itself, every half minute.
+// while its own token would still look live. Over any other Storage a [Pipeline]
+// looks itself, every half minute. It finds the Watcher by type assertion on the
+// Storage and on what its method Unwrap() Storage returns.
 type Watcher interface {
 	// Watch calls changed with each of keys whose mark has risen or that
 	// was deleted, soon after, whoever did it. Each time that it begins to
@@ -183,7 +199,8 @@ type Watcher interface {
 
 // A FailureStorage is a [Storage] that lets processes share failures, so that
 // a wrong secret in fifty of them is one request to the auth server a
-// cool-down. A [Pipeline] finds it by type assertion.
+// cool-down. A [Pipeline] finds the FailureStorage by type assertion on the
+// Storage and on what its method Unwrap() Storage returns.
 type FailureStorage interface {
 	// LoadFailure returns what is remembered under key, with Left as it
 	// is by now. The zero Failure means nothing, or nothing any more.

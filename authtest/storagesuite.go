@@ -21,14 +21,17 @@ import (
 	"time"
 
 	"github.com/requestforge/requestforge"
+	"github.com/requestforge/requestforge/internal/unwrap"
 )
 
 // TestStorage checks that a storage keeps the rules written at
 // [requestforge.Storage], each in a subtest that names the rule and says what
-// was seen instead. If the storage is a [requestforge.Locker] too, that is
-// checked as well. Run it under the race detector.
+// was seen instead. The rules of [requestforge.Locker] are checked too if a
+// Pipeline would find a Locker in the storage: by type assertion on the storage
+// and on what its method Unwrap() Storage returns. Run TestStorage under the race
+// detector.
 //
-// newStorage is called once to see whether that is so, and then once a
+// newStorage is called once to look for a Locker, and then once a
 // subtest. It returns a storage in which none of the keys of an earlier one
 // are left, and cleans up through t.Cleanup:
 //
@@ -41,7 +44,7 @@ import (
 // It takes as long as the storage does: some thousand calls, and half a
 // minute more for each call that hangs. A lease has to last that long as well.
 func TestStorage(t *testing.T, newStorage func(t *testing.T) requestforge.Storage) {
-	_, locker := newStorage(t).(requestforge.Locker)
+	_, locker := unwrap.Find[requestforge.Locker](newStorage(t))
 	for _, rule := range storageRules {
 		if rule.locker && !locker {
 			continue
@@ -61,7 +64,7 @@ const storageHang = 30 * time.Second
 type storageRule struct {
 	name   string
 	text   string
-	locker bool // only for a requestforge.Locker
+	locker bool // only if there is a requestforge.Locker
 	check  func(ctx context.Context, s requestforge.Storage) error
 }
 
@@ -174,6 +177,11 @@ var storageRules = []storageRule{
 		name:  "DoneContext",
 		text:  "a call whose context is done fails or answers, but doesn't hang",
 		check: storageDoneContext,
+	},
+	{
+		name:  "Unwrap",
+		text:  "a storage with a method Unwrap() Storage passes keys on unchanged",
+		check: storageUnwrap,
 	},
 	{
 		name:   "LockExclusive",
@@ -921,6 +929,28 @@ func storageDoneContext(ctx context.Context, s requestforge.Storage) error {
 	return nil
 }
 
+func storageUnwrap(ctx context.Context, s requestforge.Storage) error {
+	wrapper, ok := s.(interface{ Unwrap() requestforge.Storage })
+	if !ok {
+		return nil
+	}
+	next := wrapper.Unwrap()
+	if next == nil {
+		return nil
+	}
+	if err := s.Revoke(ctx, "k", 7); err != nil {
+		return fmt.Errorf("Revoke: %w", err)
+	}
+	e, err := storageLoad(ctx, next, "k")
+	if err != nil {
+		return fmt.Errorf("of what Unwrap returns: %w", err)
+	}
+	if e.Mark != 7 {
+		return fmt.Errorf("after Revoke of 7 what Unwrap returns has mark %d for the same key", e.Mark)
+	}
+	return nil
+}
+
 func storageLockExclusive(ctx context.Context, s requestforge.Storage) error {
 	const rounds, callers = 20, 16
 	for range rounds {
@@ -928,7 +958,7 @@ func storageLockExclusive(ctx context.Context, s requestforge.Storage) error {
 		locked := make([]bool, callers)
 		errs := make([]error, callers)
 		storageAtOnce(callers, func(i int) {
-			leases[i], locked[i], errs[i] = s.(requestforge.Locker).TryLock(ctx, "k")
+			leases[i], locked[i], errs[i] = storageLocker(s).TryLock(ctx, "k")
 		})
 		if err := errors.Join(errs...); err != nil {
 			return fmt.Errorf("TryLock: %w", err)
@@ -980,7 +1010,7 @@ func storageLockOwner(ctx context.Context, s requestforge.Storage) error {
 	if err := first.Unlock(ctx); err != nil {
 		return fmt.Errorf("a further Unlock: %w", err)
 	}
-	if _, ok, err := s.(requestforge.Locker).TryLock(ctx, "k"); err != nil || ok {
+	if _, ok, err := storageLocker(s).TryLock(ctx, "k"); err != nil || ok {
 		return fmt.Errorf("a further Unlock of the first lease released the second one: TryLock returned %t, %v", ok, err)
 	}
 	if err := second.Unlock(ctx); err != nil {
@@ -1011,7 +1041,7 @@ func storageLockKeys(ctx context.Context, s requestforge.Storage) error {
 	if err := other.Unlock(ctx); err != nil {
 		return fmt.Errorf("Unlock: %w", err)
 	}
-	if _, ok, err := s.(requestforge.Locker).TryLock(ctx, "k"); err != nil || ok {
+	if _, ok, err := storageLocker(s).TryLock(ctx, "k"); err != nil || ok {
 		return fmt.Errorf("Save, Revoke or the Unlock of another key released the lock: TryLock returned %t, %v", ok, err)
 	}
 	if err := lease.Unlock(ctx); err != nil {
@@ -1031,7 +1061,7 @@ func storageLockDone(ctx context.Context, s requestforge.Storage) error {
 	if err != nil {
 		return err
 	}
-	if _, ok, err := s.(requestforge.Locker).TryLock(ctx, "k"); err != nil || ok {
+	if _, ok, err := storageLocker(s).TryLock(ctx, "k"); err != nil || ok {
 		return fmt.Errorf("the lock was released when the context of its TryLock ended: TryLock returned %t, %v", ok, err)
 	}
 	select {
@@ -1048,7 +1078,7 @@ func storageLockDone(ctx context.Context, s requestforge.Storage) error {
 func storageLockDoneContext(ctx context.Context, s requestforge.Storage) error {
 	done, cancel := context.WithCancel(ctx)
 	cancel()
-	lease, ok, err := s.(requestforge.Locker).TryLock(done, "k")
+	lease, ok, err := storageLocker(s).TryLock(done, "k")
 	if ok != (lease != nil) || ok && err != nil {
 		return fmt.Errorf("TryLock returned lease %v, %t and %v", lease, ok, err)
 	}
@@ -1106,9 +1136,15 @@ func storageSave(ctx context.Context, s requestforge.Storage, r requestforge.Rec
 	return e, nil
 }
 
+// storageLocker returns the Locker that a Pipeline would find.
+func storageLocker(s requestforge.Storage) requestforge.Locker {
+	l, _ := unwrap.Find[requestforge.Locker](s)
+	return l
+}
+
 // storageLock locks a key that is free.
 func storageLock(ctx context.Context, s requestforge.Storage, key string) (requestforge.Lease, error) {
-	lease, ok, err := s.(requestforge.Locker).TryLock(ctx, key)
+	lease, ok, err := storageLocker(s).TryLock(ctx, key)
 	if err != nil || !ok || lease == nil {
 		return nil, fmt.Errorf("TryLock of key %q, which is free, returned lease %v, %t and %v", key, lease, ok, err)
 	}

@@ -25,6 +25,28 @@ func TestStorageSuiteNeedsNoLocker(t *testing.T) {
 	TestStorage(t, func(t *testing.T) requestforge.Storage { return plain{requestforge.NewMemoryStorage()} })
 }
 
+// storageWrapper hides what a storage can do but for its Unwrap.
+type storageWrapper struct{ requestforge.Storage }
+
+func (w storageWrapper) Unwrap() requestforge.Storage { return w.Storage }
+
+func TestStorageSuiteChecksTheLockerThatAStorageWraps(t *testing.T) {
+	locks := 0
+	TestStorage(t, func(t *testing.T) requestforge.Storage {
+		m := &storageMutant{MemoryStorage: requestforge.NewMemoryStorage()}
+		m.lock = func(ctx context.Context, key string) (requestforge.Lease, bool, error) {
+			if t.Name() == "TestStorageSuiteChecksTheLockerThatAStorageWraps/LockAgain" {
+				locks++ // one call after another
+			}
+			return m.MemoryStorage.TryLock(ctx, key)
+		}
+		return storageWrapper{storageWrapper{m}}
+	})
+	if locks == 0 {
+		t.Error("the rules of a Locker weren't checked")
+	}
+}
+
 // storageMutant is a MemoryStorage with one fault: the function that is set.
 type storageMutant struct {
 	*requestforge.MemoryStorage
@@ -33,7 +55,10 @@ type storageMutant struct {
 	revoke func(ctx context.Context, key string, stamp uint64) error
 	delete func(ctx context.Context, keys ...string) error
 	lock   func(ctx context.Context, key string) (requestforge.Lease, bool, error)
+	next   requestforge.Storage
 }
+
+func (m *storageMutant) Unwrap() requestforge.Storage { return m.next }
 
 func (m *storageMutant) Load(ctx context.Context, keys ...string) ([]requestforge.Entry, error) {
 	if m.load != nil {
@@ -654,6 +679,13 @@ var storageMutants = []struct {
 				return nil, nil
 			}
 			return m.MemoryStorage.Load(ctx, keys...)
+		}
+	}},
+
+	{"Unwrap", "keys get a prefix", func(m *storageMutant, _ <-chan struct{}) {
+		m.next = m.MemoryStorage
+		m.revoke = func(ctx context.Context, key string, stamp uint64) error {
+			return m.MemoryStorage.Revoke(ctx, "prefix:"+key, stamp)
 		}
 	}},
 

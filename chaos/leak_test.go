@@ -29,6 +29,7 @@ import (
 
 	"github.com/requestforge/requestforge"
 	"github.com/requestforge/requestforge/authtest"
+	"github.com/requestforge/requestforge/sealedstorage"
 )
 
 // The secrets that are not the auth server's to choose. Each has characters
@@ -50,7 +51,7 @@ type collector struct {
 	mu      sync.Mutex
 	text    bytes.Buffer
 	secrets map[string]string // value -> what it is
-	types   map[string]bool   // of the package that were printed
+	types   map[string]bool   // with the package, that were printed
 	seen    map[string]bool   // errors that were printed
 }
 
@@ -92,7 +93,7 @@ func (c *collector) print(v any) {
 		}
 	}
 	c.mu.Lock()
-	c.types[rv.Type().Name()] = true
+	c.types[rv.Type().String()] = true
 	c.mu.Unlock()
 	log := c.logger()
 	for _, form := range forms {
@@ -124,7 +125,7 @@ func (c *collector) again(text string) bool {
 // pointer: the type is exported and holds no lock.
 func canCopy(t reflect.Type) bool {
 	return ast.IsExported(t.Name()) && !strings.Contains(t.PkgPath(), "/internal/") &&
-		!slices.Contains([]string{"AuthTransport", "Transport", "Pipeline", "MemoryStorage"}, t.Name())
+		!slices.Contains([]string{"AuthTransport", "Transport", "Pipeline", "MemoryStorage", "Storage"}, t.Name())
 }
 
 // chain prints all that is below an error.
@@ -211,14 +212,19 @@ func TestNothingIsLeaked(t *testing.T) {
 	t.Error("there was no refresh token")
 }
 
-// exportedTypes are the package's own, but for interfaces and functions,
-// which hold what somebody else has to print.
+// exportedTypes are those of the package and of sealedstorage, but for interfaces
+// and functions, which hold what somebody else has to print.
 func exportedTypes(t *testing.T) []string {
 	t.Helper()
 	files, err := filepath.Glob("../*.go")
 	if err != nil {
 		t.Fatal(err)
 	}
+	sealed, err := filepath.Glob("../sealedstorage/*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	files = append(files, sealed...)
 	var names []string
 	for _, file := range files {
 		if strings.HasSuffix(file, "_test.go") {
@@ -236,7 +242,7 @@ func exportedTypes(t *testing.T) []string {
 			switch spec.Type.(type) {
 			case *ast.InterfaceType, *ast.FuncType:
 			default:
-				names = append(names, spec.Name.Name)
+				names = append(names, f.Name.Name+"."+spec.Name.Name)
 			}
 			return true
 		})
@@ -292,10 +298,10 @@ func leakRun(t *testing.T, c *collector) {
 	}
 	c.print(steps[0].Fetcher.(*requestforge.BodyFetcher).ClientAuth)
 
-	key := requestforge.EncryptionKey{ID: "k1", Key: []byte(secretKey)}
-	encryption := requestforge.EncryptionConfig{Keys: []requestforge.EncryptionKey{key}, Logger: c.logger()}
+	key := sealedstorage.Key{ID: "k1", Secret: []byte(secretKey)}
+	encryption := sealedstorage.Config{Keys: []sealedstorage.Key{key}, Logger: c.logger()}
 	memory := requestforge.NewMemoryStorage()
-	sealed, err := requestforge.NewEncryptedStorage(memory, encryption)
+	sealed, err := sealedstorage.New(memory, encryption)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -442,9 +448,9 @@ func stack(t *testing.T, c *collector, sim *authtest.Server, cfg requestforge.Pi
 	}
 	sim.RefuseAll(false)
 
-	stats := tokens.Stats()
+	stats, state := tokens.Stats(), tokens.State(t.Context())
 	layers := []any{
-		cfg, conf, tokens, transport, stats, stats.Steps["user"], conf.Retry,
+		cfg, conf, tokens, transport, stats, stats.Steps["user"], state, state.Steps[0], state.Steps[0].Status, conf.Retry,
 		&requestforge.AuthTransport{Base: base, Source: tokens, Origins: []string{sim.URL}},
 		&requestforge.AuthTransport{Base: base, Source: requestforge.StaticToken(tok), Origins: []string{sim.URL}},
 		&requestforge.RetryTransport{Base: transport, Policy: conf.Retry},
@@ -510,8 +516,8 @@ func mistakes(c *collector) {
 			c.print(f)
 		}
 	}
-	_, err := requestforge.NewEncryptedStorage(requestforge.NewMemoryStorage(), requestforge.EncryptionConfig{
-		Keys: []requestforge.EncryptionKey{{ID: secretKey, Key: []byte(secretKey)}, {ID: "k", Key: []byte(secretKey[:20])}},
+	_, err := sealedstorage.New(requestforge.NewMemoryStorage(), sealedstorage.Config{
+		Keys: []sealedstorage.Key{{ID: secretKey, Secret: []byte(secretKey)}, {ID: "k", Secret: []byte(secretKey[:20])}},
 	})
 	c.print(err)
 	source := requestforge.StaticToken(&requestforge.Token{AccessToken: secretOfBody + "\n"})

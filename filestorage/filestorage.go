@@ -54,8 +54,9 @@ import (
 //
 // The directory is made with mode 0700 and the files with 0600. They hold tokens
 // in the clear, as those of most tools do. Wrap the Storage in a
-// [requestforge.EncryptedStorage] to keep them from whoever gets at the disk or
-// a backup; the key then has to come from elsewhere.
+// [github.com/requestforge/requestforge/sealedstorage.Storage] to keep the tokens
+// from whoever gets at the disk or a backup; the key then has to come from
+// elsewhere.
 //
 // As ssh does with its keys, on Unix, a Storage doesn't touch what it can't
 // trust: a directory that belongs to another user or that others can write

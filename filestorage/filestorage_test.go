@@ -22,6 +22,7 @@ import (
 	"github.com/requestforge/requestforge"
 	"github.com/requestforge/requestforge/authtest"
 	"github.com/requestforge/requestforge/filestorage"
+	"github.com/requestforge/requestforge/sealedstorage"
 )
 
 // The test binary runs itself as the other processes: with childEnv set it is
@@ -201,7 +202,7 @@ func TestStorageKeepsTheRules(t *testing.T) {
 	})
 }
 
-func TestEncryptedStorageOverAFileKeepsTheRules(t *testing.T) {
+func TestSealedStorageOverAFileKeepsTheRules(t *testing.T) {
 	authtest.TestStorage(t, func(t *testing.T) requestforge.Storage {
 		s, _ := fresh(t)
 		return encrypted(t, s)
@@ -210,8 +211,8 @@ func TestEncryptedStorageOverAFileKeepsTheRules(t *testing.T) {
 
 func encrypted(t *testing.T, s requestforge.Storage) requestforge.Storage {
 	t.Helper()
-	e, err := requestforge.NewEncryptedStorage(s, requestforge.EncryptionConfig{
-		Keys: []requestforge.EncryptionKey{{ID: "k", Key: []byte("0123456789abcdef0123456789abcdef")}},
+	e, err := sealedstorage.New(s, sealedstorage.Config{
+		Keys: []sealedstorage.Key{{ID: "k", Secret: []byte("0123456789abcdef0123456789abcdef")}},
 	})
 	require.NoError(t, err)
 	return e

@@ -27,8 +27,8 @@
 //
 // # Tokens are stored as they are
 //
-// Who can read the Redis can read the tokens. Wrap the Storage in a
-// [requestforge.EncryptedStorage] if that is not what you want.
+// Who can read the Redis can read the tokens, unless the Storage is wrapped in a
+// [github.com/requestforge/requestforge/sealedstorage.Storage].
 //
 // # Permissions
 //

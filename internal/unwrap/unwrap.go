@@ -1,0 +1,27 @@
+// Package unwrap searches a value, and the values wrapped by the value, for an
+// interface.
+package unwrap
+
+import "github.com/requestforge/requestforge/internal/mistake"
+
+// maxDepth bounds the search in an endless chain, for example of a wrapper whose
+// Unwrap returns the wrapper.
+const maxDepth = 100
+
+// Find returns the first I in a chain: s, the result of the method Unwrap() S of s,
+// the result of the same method of the result, and so on. The chain ends at a link
+// without the method, at nil and at a nil pointer.
+func Find[I, S any](s S) (I, bool) {
+	for range maxDepth {
+		if found, ok := any(s).(I); ok {
+			return found, true
+		}
+		wrapper, ok := any(s).(interface{ Unwrap() S })
+		if !ok || mistake.IsNil(s) {
+			break
+		}
+		s = wrapper.Unwrap()
+	}
+	var none I
+	return none, false
+}
