@@ -1,11 +1,13 @@
 package requestforge_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -161,5 +163,33 @@ func TestNewAuthErrorDoesNotTouchTheBody(t *testing.T) {
 	}
 	if body, err := io.ReadAll(resp.Body); err != nil || string(body) != "to be read" {
 		t.Errorf("got %q, %v", body, err)
+	}
+}
+
+// namedStorage is a Storage of another module, whose errors begin with our name.
+type namedStorage struct{ requestforge.Storage }
+
+func (namedStorage) Load(context.Context, ...string) ([]requestforge.Entry, error) {
+	return nil, errors.New("requestforge: redisstorage: load: refused")
+}
+
+func TestErrorsOfOtherModulesDontRepeatTheName(t *testing.T) {
+	var log bytes.Buffer
+	p, err := requestforge.NewPipeline(requestforge.PipelineConfig{
+		Storage: namedStorage{requestforge.NewMemoryStorage()},
+		Logger:  slog.New(slog.NewTextHandler(&log, nil)),
+		Steps: []requestforge.Step{{Name: "app", Fetcher: requestforge.FetcherFunc(func(context.Context, requestforge.Input) (*requestforge.Token, error) {
+			return nil, fmt.Errorf("sdk: %w", errors.New("requestforge: oauth2source: no source"))
+		})}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = p.Token(t.Context())
+	if want := `requestforge: step "app": sdk: oauth2source: no source`; err == nil || !strings.HasPrefix(err.Error(), want) {
+		t.Errorf("got  %v\nwant %s", err, want)
+	}
+	if want := `"requestforge: storage: Load: redisstorage: load: refused"`; !strings.Contains(log.String(), want) {
+		t.Errorf("no %s in %s", want, log.String())
 	}
 }

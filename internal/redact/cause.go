@@ -39,11 +39,19 @@ func Answer(err error, body []byte, show func(raw string) string) error {
 // made.
 func Words(err error) error { return wording{show: Text}.reword(err) }
 
+// Inner is Words for an error that goes into a text of ours, which begins with
+// the package's name: the name isn't repeated.
+func Inner(err error) error { return wording{show: Text, inner: true}.reword(err) }
+
+// ownName begins every text of this package and of the modules beside it.
+const ownName = "requestforge: "
+
 // wording says how the text of an error is masked.
 type wording struct {
 	show   func(raw string) string // the URL of a *url.Error
 	quotes bool                    // quoted text is masked
 	body   string                  // masked where the text repeats it
+	inner  bool                    // without ownName
 }
 
 func (w wording) text(err error) string {
@@ -51,10 +59,13 @@ func (w wording) text(err error) string {
 		return "oauth2: the auth server refused the request"
 	}
 	text := errorText(err, w.show)
+	if w.inner {
+		text = strings.ReplaceAll(text, ownName, "")
+	}
 	if len(w.body) >= shortBody {
 		text = strings.ReplaceAll(text, w.body, Mask)
 	}
-	if !w.quotes || strings.HasPrefix(text, "requestforge: ") {
+	if !w.quotes || strings.HasPrefix(text, ownName) {
 		return text
 	}
 	urls := appendURLs(nil, err)
