@@ -93,8 +93,9 @@ type AuthError struct {
 // err is the cause, which [errors.Is] and [errors.As] find in the result. Its
 // text is masked: user information and query values of URLs, the target of a
 // redirect if resp or a [LoginClient] says that err came after a redirect, all
-// that stands in double quotes, a body that the text repeats, and the whole text
-// of an *oauth2.RetrieveError. Whatever else err quotes is shown. A text that
+// that stands in double quotes, what the text repeats of body (all, or a word of
+// eight characters or more with a digit), and the whole text of an
+// *oauth2.RetrieveError. Whatever else err quotes is shown. A text that
 // begins with "requestforge: " is taken for our own, and its quotes stay. A nil
 // err means that the status says it all.
 //

@@ -30,6 +30,11 @@ const (
 	maxRedirects = 10
 )
 
+var (
+	errRedirectAway = errors.New("redirect to another origin not followed, since the credentials would go there too")
+	errRedirects    = fmt.Errorf("stopped after %d redirects", maxRedirects)
+)
+
 // call is one request of a fetcher; the fields are the fetcher's.
 type call struct {
 	url, method string
@@ -315,9 +320,10 @@ func (c *call) httpClient(redirected *bool) *http.Client {
 		}
 		switch {
 		case !match.Same(req.URL, via[0].URL):
-			return fmt.Errorf("redirect to another origin not followed, since the credentials would go there too: %s://%s", req.URL.Scheme, req.URL.Host)
+			// Which one are the server's words, and so not said.
+			return errRedirectAway
 		case len(via) >= maxRedirects:
-			return fmt.Errorf("stopped after %d redirects", maxRedirects)
+			return errRedirects
 		}
 		*redirected = true
 		return nil

@@ -138,24 +138,24 @@ func (t *loginTransport) checkRedirect(req *http.Request, resp *http.Response) e
 	if location == "" {
 		return nil // a response like any other
 	}
-	to, err := req.URL.Parse(location)
-	fault := ""
-	switch {
+	var fault error
+	switch to, err := req.URL.Parse(location); {
 	case err != nil:
-		fault = "a redirect to a Location that doesn't parse"
+		fault = errors.New("redirect to a Location that doesn't parse")
 	case !t.origins.Match(to):
-		fault = "redirect to another origin not followed, since the login would go there too"
+		fault = errRedirectAway
 	case to.Scheme != "https" && !match.Loopback(to):
-		fault = "redirect to plain http on another machine not followed"
+		fault = errors.New("redirect to plain http on another machine not followed")
 	case sent(req) >= maxRedirects:
-		fault = fmt.Sprintf("stopped after %d redirects", maxRedirects)
+		fault = errRedirects
 	default:
 		return nil
 	}
-	if req.Response == nil {
-		return mistake.Final(fmt.Errorf("requestforge: LoginClient: %w: %s", statusError(resp.StatusCode), fault))
+	fault = fmt.Errorf("%w: %w", statusError(resp.StatusCode), fault)
+	if req.Response != nil {
+		fault = fmt.Errorf("%w: %w", errAfterRedirect, fault)
 	}
-	return mistake.Final(fmt.Errorf("requestforge: LoginClient: %w: %w: %s", errAfterRedirect, statusError(resp.StatusCode), fault))
+	return mistake.Final(fmt.Errorf("requestforge: LoginClient: %w", fault))
 }
 
 // sent is the number of requests from the first one, before any redirect, to

@@ -77,6 +77,7 @@ type wire struct {
 	client http.Client
 	header http.Header // added to the request
 	status int         // of the last answer; 0: none
+	body   []byte      // of the last answer, as far as it was read
 }
 
 // wire returns the transport of a request to url.
@@ -127,7 +128,7 @@ func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
 	if base == nil {
 		base = http.DefaultTransport
 	}
-	w.status = 0
+	w.status, w.body = 0, nil
 	resp, err := base.RoundTrip(out)
 	if err != nil {
 		return nil, err
@@ -135,6 +136,7 @@ func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
 	defer resp.Body.Close()
 	w.status = resp.StatusCode
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxResponse+1))
+	w.body = body
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("the response broke off: %w", err)
@@ -157,7 +159,7 @@ func (w *wire) fail(err error) *requestforge.AuthError {
 	}
 	at, _ := url.Parse(w.url) // Validate has seen that it parses
 	resp := &http.Response{StatusCode: w.status, Request: &http.Request{Method: http.MethodPost, URL: at}}
-	return requestforge.NewAuthError(resp, nil, err)
+	return requestforge.NewAuthError(resp, w.body, err)
 }
 
 // pageError is an HTML page where JSON should be: a proxy's, a captive

@@ -29,8 +29,9 @@ func CauseAt(err error, show func(raw string) string) error {
 }
 
 // Answer is CauseAt for an error about an answer with this body. Where the text
-// repeats all of the body, the body is masked. The text of an
-// *oauth2.RetrieveError, which holds the body, is replaced.
+// repeats all of the body, or a word of the body that looks like a secret, the
+// repetition is masked. The text of an *oauth2.RetrieveError, which holds the
+// body, is replaced.
 func Answer(err error, body []byte, show func(raw string) string) error {
 	return wording{show: show, quotes: true, body: string(bytes.TrimSpace(body))}.reword(err)
 }
@@ -64,6 +65,12 @@ func (w wording) text(err error) string {
 	}
 	if len(w.body) >= shortBody {
 		text = strings.ReplaceAll(text, w.body, Mask)
+		text = word.ReplaceAllStringFunc(text, func(s string) string {
+			if len(s) >= secretLength && strings.ContainsAny(s, "0123456789") && strings.Contains(w.body, s) {
+				return Mask
+			}
+			return s
+		})
 	}
 	if !w.quotes || strings.HasPrefix(text, ownName) {
 		return text
@@ -80,6 +87,12 @@ func (w wording) text(err error) string {
 // shortBody is the length below which a body says nothing, and may be a part
 // of any word.
 const shortBody = 4
+
+// secretLength is the length from which a word with a digit is taken for a
+// secret: encoding/json, for one, quotes a number without quotes.
+const secretLength = 8
+
+var word = regexp.MustCompile(`[\pL\pN_](?:[\pL\pN_.~+=%-]*[\pL\pN_=])?`)
 
 // quotesBody reports whether an *oauth2.RetrieveError is in err's tree. The
 // name of the type is enough, and saves a dependency.

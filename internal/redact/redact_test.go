@@ -290,6 +290,9 @@ func TestCauseShowsAMaskedURLWithinQuotes(t *testing.T) {
 	if got, want := err.Error(), `login "REDACTED": Get "https://h": odd "REDACTED"`; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
+	if got := Answer(errors.New("number 867530912345.5 of user7 in the page"), []byte(`{"page":867530912345.5,"user7":"number"}`), Text).Error(); got != "number REDACTED of user7 in the page" {
+		t.Errorf("got %s", got)
+	}
 	if got := Answer(errors.New("it said: no such user ann"), []byte("\tno such user ann\n"), Text).Error(); got != "it said: REDACTED" {
 		t.Errorf("got %s", got)
 	}
