@@ -18,7 +18,7 @@ GO       := go
 FUZZTIME := 20s
 SEED     := 1
 
-PARTS := servers format vet staticcheck race allocs markdown promises
+PARTS := servers format vet staticcheck imports race allocs markdown promises
 
 # git lists what is committed and what will be. The option lets it work in a
 # clone that belongs to somebody else, as a mounted one does; make's wildcard
@@ -80,6 +80,13 @@ vet:
 
 staticcheck: tools
 	@for m in $(MODULES); do (cd $$m && $(BIN)/staticcheck ./...) || exit 1; done
+
+# Every module but these has releases of its own, and so may not import what is
+# internal to the root.
+UNPUBLISHED := benchmarks,chaos,conformance,interop,tools
+
+imports: tools
+	@$(BIN)/imports -unpublished $(UNPUBLISHED) .
 
 race: tools
 	@rm -rf $(RUNS) && mkdir -p $(RUNS)

@@ -5,6 +5,7 @@
 package requestforge
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -19,9 +20,12 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/requestforge/requestforge/internal/challenge"
 	"github.com/requestforge/requestforge/internal/format"
 	"github.com/requestforge/requestforge/internal/oauthcode"
 	"github.com/requestforge/requestforge/internal/redact"
+	"github.com/requestforge/requestforge/internal/retryafter"
+	"github.com/requestforge/requestforge/internal/tokenjson"
 )
 
 // AuthError says why no token could be had. It is found with [errors.As] in
@@ -62,6 +66,97 @@ type AuthError struct {
 	Err error
 }
 
+// NewAuthError returns the error of a fetch that failed, for a [FetcherFunc] or
+// a fetcher type of your own. It says of an answer what a [BodyFetcher] would
+// say, so that the pipeline handles the failure in the same way:
+//
+//	resp, err := client.Do(req)
+//	if err != nil {
+//		return nil, requestforge.NewAuthError(resp, nil, err)
+//	}
+//	defer resp.Body.Close()
+//	body, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+//	if err != nil || resp.StatusCode != http.StatusOK {
+//		return nil, requestforge.NewAuthError(resp, body, err)
+//	}
+//
+// From resp come StatusCode, RetryAfter, and the method and URL that the text
+// begins with: those of the first request, before any redirect. A nil resp
+// means that the network failed: err alone says whether a new try may help.
+// NewAuthError neither reads nor closes resp.Body.
+//
+// Of body, as far as it was read, only the error code of a JSON object is kept,
+// and only if the code is registered for OAuth; without one there, the code of
+// a Bearer challenge in resp is taken. The code decides Permanent. A nil body
+// has no code.
+//
+// err is the cause, which [errors.Is] and [errors.As] find in the result. Its
+// text is masked: user information and query values of URLs, the target of a
+// redirect if resp or a [LoginClient] says that err came after a redirect, all
+// that stands in double quotes, what the text repeats of body (all, or a word of
+// eight characters or more with a digit), and the whole text of an
+// *oauth2.RetrieveError. Whatever else err quotes is shown. A text that
+// begins with "requestforge: " is taken for our own, and its quotes stay. A nil
+// err means that the status says it all.
+//
+// Every call returns a new AuthError, which the caller may change: set
+// ParentRefused or Permanent where the protocol says so in its own way.
+// NewAuthError may be called by several goroutines at once.
+func NewAuthError(resp *http.Response, body []byte, err error) *AuthError {
+	show := redact.Text
+	if errors.Is(err, errAfterRedirect) {
+		show = hostOnly
+	}
+	what := ""
+	if req := firstRequest(resp); req != nil && req.URL != nil {
+		at := redact.URL(req.URL)
+		show = func(string) string { return at }
+		what = cmp.Or(req.Method, http.MethodGet) + " " + at + ": "
+	}
+	err = redact.Answer(err, body, show)
+	if err == nil && resp != nil {
+		err = statusError(resp.StatusCode)
+	}
+	if _, named := errors.AsType[*url.Error](err); err != nil && what != "" && !named {
+		err = fmt.Errorf("%s%w", what, err)
+	}
+	return classify(resp, body, time.Now(), err)
+}
+
+// classify returns err as the cause of an AuthError that has the status, the
+// error code and the Retry-After of an answer. at is when the answer came; resp
+// and body may be nil.
+func classify(resp *http.Response, body []byte, at time.Time, err error) *AuthError {
+	e := (&AuthError{Err: err}).withCode(tokenjson.ErrorCode(body))
+	if resp != nil {
+		e.StatusCode = resp.StatusCode
+		e.withCode(challenge.BearerError(resp.Header))
+		e.RetryAfter, _ = retryafter.Parse(resp.Header, at)
+	}
+	return e
+}
+
+// firstRequest is the request whose redirects led to resp, nil if resp has
+// none.
+func firstRequest(resp *http.Response) *http.Request {
+	var first *http.Request
+	for resp != nil && resp.Request != nil {
+		first = resp.Request
+		resp = first.Response
+	}
+	return first
+}
+
+// hostOnly is the URL raw without all that a server puts into the target of a
+// redirect.
+func hostOnly(raw string) string {
+	u, err := url.Parse(raw)
+	if err != nil || u.Host == "" {
+		return redact.Mask
+	}
+	return redact.URL(&url.URL{Scheme: u.Scheme, Host: u.Host, Path: "/" + redact.Mask})
+}
+
 // Error returns the step, the code, the cause and when a new try is due, as
 // far as they are known.
 func (e *AuthError) Error() string {
@@ -74,7 +169,7 @@ func (e *AuthError) Error() string {
 	}
 	var cause string
 	if e.Err != nil {
-		cause = strings.TrimPrefix(redact.Error(e.Err), "requestforge: ")
+		cause = strings.ReplaceAll(redact.Error(e.Err), "requestforge: ", "")
 	}
 	if _, said := errors.AsType[statusError](e.Err); e.StatusCode != 0 && !said {
 		parts = append(parts, "status "+statusError(e.StatusCode).Error())

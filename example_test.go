@@ -784,20 +784,21 @@ func ExampleFetcherFunc() {
 		req.Header.Set("Content-Type", "application/json")
 		req.Header.Set("X-Timestamp", timestamp)
 		req.Header.Set("X-Signature", signature)
-		resp, err := http.DefaultClient.Do(req)
+		resp, err := requestforge.LoginClient(srv.URL).Do(req)
 		if err != nil {
-			return nil, err // worth another try, which the pipeline makes
+			return nil, requestforge.NewAuthError(resp, nil, err)
 		}
 		defer resp.Body.Close()
-		if resp.StatusCode != http.StatusOK {
-			return nil, &requestforge.AuthError{StatusCode: resp.StatusCode}
+		reply, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+		if err != nil || resp.StatusCode != http.StatusOK {
+			return nil, requestforge.NewAuthError(resp, reply, err)
 		}
 		var answer struct {
 			Token string
 			TTL   int
 		}
-		if err := json.NewDecoder(io.LimitReader(resp.Body, 1<<20)).Decode(&answer); err != nil {
-			return nil, err
+		if err := json.Unmarshal(reply, &answer); err != nil {
+			return nil, requestforge.NewAuthError(resp, reply, err)
 		}
 		return &requestforge.Token{
 			AccessToken: answer.Token,
@@ -819,6 +820,80 @@ func ExampleFetcherFunc() {
 	}
 	fmt.Println(tok.Type())
 	// Output: Signed
+}
+
+// A login of two requests: the page begins a session, which is a cookie, and the
+// form is taken only with the session.
+func ExampleLoginClient() {
+	srv := sessionLogin()
+	defer srv.Close()
+
+	login := requestforge.FetcherFunc(func(ctx context.Context, _ requestforge.Input) (*requestforge.Token, error) {
+		client := requestforge.LoginClient(srv.URL) // with a cookie jar for this login
+		var token string
+		for _, method := range []string{"GET", "POST"} {
+			req, err := http.NewRequestWithContext(ctx, method, srv.URL+"/login", nil)
+			if err != nil {
+				return nil, err
+			}
+			resp, err := client.Do(req)
+			if err != nil {
+				return nil, requestforge.NewAuthError(resp, nil, err)
+			}
+			resp.Body.Close()
+			if resp.StatusCode != http.StatusOK {
+				return nil, requestforge.NewAuthError(resp, nil, nil)
+			}
+			token = resp.Header.Get("X-Token")
+		}
+		return &requestforge.Token{AccessToken: token}, nil
+	})
+
+	tok, err := login.Fetch(context.Background(), requestforge.Input{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(tok.AccessToken)
+
+	_, err = requestforge.LoginClient(srv.URL).Get("https://elsewhere.example.com/")
+	fmt.Println(err)
+	// Output:
+	// made-up
+	// Get "https://elsewhere.example.com/": requestforge: LoginClient: https://elsewhere.example.com: not sent: the origin is none of those that the client was made for
+}
+
+func sessionLogin() *httptest.Server {
+	return httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == "GET" {
+			http.SetCookie(w, &http.Cookie{Name: "session", Value: "made-up"})
+			return
+		}
+		if _, err := r.Cookie("session"); err != nil {
+			w.WriteHeader(http.StatusForbidden)
+			return
+		}
+		w.Header().Set("X-Token", "made-up")
+	}))
+}
+
+// The error of a fetcher of your own says what that of a BodyFetcher would say:
+// the pipeline tries again, waits, or gives up in the same way.
+func ExampleNewAuthError() {
+	resp := &http.Response{StatusCode: http.StatusBadRequest}
+	body := []byte(`{"error": "invalid_grant", "error_description": "wrong password: made-up"}`)
+	refused := requestforge.NewAuthError(resp, body, nil)
+	fmt.Println(refused)
+	fmt.Println("permanent:", refused.Permanent)
+
+	resp = &http.Response{StatusCode: http.StatusServiceUnavailable, Header: http.Header{"Retry-After": {"30"}}}
+	busy := requestforge.NewAuthError(resp, nil, nil)
+	fmt.Println(busy)
+	fmt.Println("permanent:", busy.Permanent)
+	// Output:
+	// requestforge: invalid_grant: 400 Bad Request
+	// permanent: true
+	// requestforge: 503 Service Unavailable; next try in 30s
+	// permanent: false
 }
 
 // Pipelines that share a storage and a key prefix share their tokens. Those of

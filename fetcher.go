@@ -217,7 +217,7 @@ func (f *BodyFetcher) Fetch(ctx context.Context, in Input) (*Token, error) {
 	}, ans.at, ans.date())
 	if err != nil {
 		// Some servers refuse with a 200.
-		return nil, ans.fail(err).withCode(tokenjson.ErrorCode(body))
+		return nil, ans.refuse(body, err)
 	}
 	tok := &Token{AccessToken: r.Token, TokenType: r.Type, RefreshToken: r.Refresh, Expiry: r.Expiry, Extra: r.Extra}
 	if tok.TokenType == "" {

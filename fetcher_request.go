@@ -18,19 +18,21 @@ import (
 	"strings"
 	"time"
 
-	"github.com/requestforge/requestforge/internal/challenge"
 	"github.com/requestforge/requestforge/internal/httpname"
 	"github.com/requestforge/requestforge/internal/match"
 	"github.com/requestforge/requestforge/internal/redact"
-	"github.com/requestforge/requestforge/internal/retryafter"
 	"github.com/requestforge/requestforge/internal/roundtrip"
-	"github.com/requestforge/requestforge/internal/tokenjson"
 )
 
 const (
 	maxResponse  = 1 << 20  // of a token
 	maxRefusal   = 64 << 10 // of an error code
 	maxRedirects = 10
+)
+
+var (
+	errRedirectAway = errors.New("redirect to another origin not followed, since the credentials would go there too")
+	errRedirects    = fmt.Errorf("stopped after %d redirects", maxRedirects)
 )
 
 // call is one request of a fetcher; the fields are the fetcher's.
@@ -162,17 +164,13 @@ func (c *call) do(ctx context.Context, in Input) (*answer, error) {
 	redirected := false
 	resp, err := c.httpClient(&redirected).Do(req)
 	if err != nil {
-		if ue, ok := err.(*url.Error); ok {
-			// Its URL may be that of a redirect: words of the server's.
-			err = &url.Error{Op: ue.Op, URL: req.URL.String(), Err: ue.Err}
+		// The URL in err may be the target of a redirect: the server's words.
+		at := redact.URL(req.URL)
+		err = redact.CauseAt(err, func(string) string { return at })
+		if resp == nil && redirected { // with a resp, it is that of a redirect not followed, and closed
+			err = fmt.Errorf("%w: %w", errAfterRedirect, err)
 		}
-		e := &AuthError{Err: redact.Cause(err)}
-		if resp != nil { // of a redirect not followed; it is closed
-			e.StatusCode = resp.StatusCode
-		} else if redirected {
-			e.Err = fmt.Errorf("%w: %w", errAfterRedirect, e.Err)
-		}
-		return nil, e
+		return nil, classify(resp, nil, time.Now(), err)
 	}
 	ans := &answer{resp: resp, at: time.Now(), what: what}
 	if 200 <= resp.StatusCode && resp.StatusCode <= 299 {
@@ -181,13 +179,7 @@ func (c *call) do(ctx context.Context, in Input) (*answer, error) {
 	defer roundtrip.Discard(ans.resp)
 	// What can't be read has no code.
 	body, _ := ans.read(maxRefusal)
-	e := ans.fail(statusError(resp.StatusCode)).
-		withCode(tokenjson.ErrorCode(body)).
-		withCode(challenge.BearerError(resp.Header))
-	if after, ok := retryafter.Parse(resp.Header, ans.at); ok {
-		e.RetryAfter = after
-	}
-	return nil, e
+	return nil, ans.refuse(body, statusError(resp.StatusCode))
 }
 
 // request makes the request, ready to be sent.
@@ -328,9 +320,10 @@ func (c *call) httpClient(redirected *bool) *http.Client {
 		}
 		switch {
 		case !match.Same(req.URL, via[0].URL):
-			return fmt.Errorf("redirect to another origin not followed, since the credentials would go there too: %s://%s", req.URL.Scheme, req.URL.Host)
+			// Which one are the server's words, and so not said.
+			return errRedirectAway
 		case len(via) >= maxRedirects:
-			return fmt.Errorf("stopped after %d redirects", maxRedirects)
+			return errRedirects
 		}
 		*redirected = true
 		return nil
@@ -346,8 +339,11 @@ type answer struct {
 }
 
 // fail is an error about the response.
-func (a *answer) fail(err error) *AuthError {
-	return &AuthError{StatusCode: a.resp.StatusCode, Err: fmt.Errorf("%s: %w", a.what, err)}
+func (a *answer) fail(err error) *AuthError { return a.refuse(nil, err) }
+
+// refuse is fail for a response whose body may say why.
+func (a *answer) refuse(body []byte, err error) *AuthError {
+	return classify(a.resp, body, a.at, fmt.Errorf("%s: %w", a.what, err))
 }
 
 // read returns the body up to limit, and a byte more if there is more.

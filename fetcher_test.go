@@ -907,7 +907,10 @@ func TestRedirectsNeverLeaveTheOrigin(t *testing.T) {
 					ClientAuth: &requestforge.ClientAuth{ID: "id", Secret: fetchSecret},
 				}
 				tok, err := f.Fetch(t.Context(), requestforge.Input{})
-				ae := fetchFailed(t, tok, err, target)
+				ae := fetchFailed(t, tok, err, "redirect to another origin not followed")
+				if strings.Contains(err.Error(), target) {
+					t.Errorf("the error says where the server pointed: %v", err)
+				}
 				if ae.StatusCode != status || ae.Permanent || requestforge.Transient(err) || asked != 1 {
 					t.Errorf("got status %d, permanent %v, transient %v, asked %d", ae.StatusCode, ae.Permanent, requestforge.Transient(err), asked)
 				}

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/requestforge/requestforge/internal/mistake"
+	"github.com/requestforge/requestforge/internal/redact"
 	"github.com/requestforge/requestforge/internal/unwrap"
 )
 
@@ -244,7 +245,7 @@ func (c *Step) checkFetcher(field string, f Fetcher, bad func(string, ...any)) {
 	}
 	if f, ok := f.(interface{ Validate() error }); ok {
 		if err := f.Validate(); err != nil {
-			bad("step %q: %s: %w", c.Name, field, err)
+			bad("step %q: %s: %w", c.Name, field, redact.Inner(err))
 		}
 	}
 	if f, ok := f.(interface{ parents() []string }); ok {

@@ -73,7 +73,7 @@ func bounded[T any](caller context.Context, s *store, op string, call func(conte
 		return val, nil
 	}
 	// It may name the server, and how to log in there.
-	err = fmt.Errorf("requestforge: storage: %s: %w", op, redact.Words(err))
+	err = fmt.Errorf("requestforge: storage: %s: %w", op, redact.Inner(err))
 	if caller.Err() != nil {
 		return val, err
 	}

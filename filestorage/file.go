@@ -16,6 +16,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/gofrs/flock"
@@ -54,7 +55,7 @@ func (s *Storage) open(it item) (requestforge.Entry, error) {
 	}
 	r := new(requestforge.Record)
 	if err := r.UnmarshalBinary(it.record); err != nil {
-		return requestforge.Entry{}, fmt.Errorf("requestforge: filestorage: %s: %w", s.path(dataName), err)
+		return requestforge.Entry{}, fmt.Errorf("requestforge: filestorage: %s: %s", s.path(dataName), strings.TrimPrefix(err.Error(), "requestforge: "))
 	}
 	r.Stamp = it.stamp
 	return requestforge.Entry{Record: r, Mark: it.mark}, nil

@@ -24,7 +24,6 @@ import (
 	"github.com/go-jose/go-jose/v4/cryptosigner"
 	"github.com/go-jose/go-jose/v4/jwt"
 	"github.com/requestforge/requestforge"
-	"github.com/requestforge/requestforge/internal/redact"
 )
 
 // Assertion brings the token that proves something to an auth server: who the
@@ -55,7 +54,11 @@ func FromStep(name string) Assertion { return fromStep(name) }
 
 type fromStep string
 
-func (s fromStep) Assert(_ context.Context, in requestforge.Input) (string, error) {
+func (s fromStep) Assert(ctx context.Context, in requestforge.Input) (string, error) {
+	return prefixed(s.assert(ctx, in))
+}
+
+func (s fromStep) assert(_ context.Context, in requestforge.Input) (string, error) {
 	tok := in.Parents[string(s)]
 	if tok == nil {
 		return "", fmt.Errorf("there is no token of step %q; is it in DependsOn?", string(s))
@@ -111,7 +114,11 @@ const defaultLifetime = 5 * time.Minute
 
 // Assert signs a new JWT. Outside of a grant, Issuer and Audience have no
 // default.
-func (j *JWT) Assert(context.Context, requestforge.Input) (string, error) {
+func (j *JWT) Assert(ctx context.Context, in requestforge.Input) (string, error) {
+	return prefixed(j.assert(ctx, in))
+}
+
+func (j *JWT) assert(context.Context, requestforge.Input) (string, error) {
 	if errs := j.check(); len(errs) > 0 {
 		return "", errors.Join(errs...)
 	}
@@ -134,7 +141,7 @@ func (j *JWT) Assert(context.Context, requestforge.Input) (string, error) {
 	})
 	text, err := jwt.Signed(signer).Claims(claims).Serialize()
 	if err != nil {
-		return "", fmt.Errorf("the JWT can't be signed: %w", redact.Cause(err))
+		return "", fmt.Errorf("the JWT can't be signed: %w", masked(err))
 	}
 	return text, nil
 }
@@ -154,7 +161,8 @@ func (j *JWT) signer() (jose.Signer, error) {
 	if j.KeyID != "" {
 		opts.WithHeader("kid", j.KeyID)
 	}
-	return jose.NewSigner(jose.SigningKey{Algorithm: alg, Key: key}, opts)
+	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: alg, Key: key}, opts)
+	return signer, masked(err)
 }
 
 // pss gives RSASSA-PSS the salt length that RFC 7518 §3.5 wants, which
@@ -189,7 +197,7 @@ func (j *JWT) check() (errs []error) {
 	if !usable(j.Key) {
 		add("Key is missing or empty")
 	} else if _, err := j.signer(); err != nil {
-		add("%w", redact.Words(err))
+		add("%w", err)
 	}
 	if j.Issuer == "" {
 		add("Issuer is missing")
@@ -206,7 +214,7 @@ func (j *JWT) check() (errs []error) {
 		}
 	}
 	if _, err := json.Marshal(j.Claims); err != nil {
-		add("Claims can't be marshalled: %w", redact.Cause(err))
+		add("Claims can't be marshalled: %w", masked(err))
 	}
 	return errs
 }
@@ -242,7 +250,7 @@ func (j *JWT) lifetime() time.Duration {
 
 // String names j's key, issuer, subject and audience.
 func (j JWT) String() string {
-	return fmt.Sprintf("JWT(key %q, issuer %q, subject %q, audience %q)", j.KeyID, j.Issuer, j.Subject, redact.Text(j.Audience))
+	return fmt.Sprintf("JWT(key %q, issuer %q, subject %q, audience %q)", j.KeyID, j.Issuer, j.Subject, maskedURL(j.Audience))
 }
 
 // Format prints String for every verb.
@@ -254,11 +262,25 @@ func (j JWT) MarshalJSON() ([]byte, error) { return json.Marshal(j.String()) }
 // LogValue returns String.
 func (j JWT) LogValue() slog.Value { return slog.StringValue(j.String()) }
 
-// set puts what a brings into the form.
-func set(ctx context.Context, in requestforge.Input, form url.Values, name string, a Assertion) error {
-	text, err := a.Assert(ctx, in)
+// prefixed puts the prefix before err.
+func prefixed(text string, err error) (string, error) {
 	if err != nil {
-		return fmt.Errorf("%s: %w", name, redact.Words(err))
+		err = fmt.Errorf(prefix+"%w", err)
+	}
+	return text, err
+}
+
+// set puts the token of a into the form.
+func set(ctx context.Context, in requestforge.Input, form url.Values, name string, a Assertion) error {
+	assert := a.Assert
+	if own, ok := a.(interface {
+		assert(ctx context.Context, in requestforge.Input) (string, error)
+	}); ok {
+		assert = own.assert
+	}
+	text, err := assert(ctx, in)
+	if err != nil {
+		return failed(name, err)
 	}
 	if text == "" {
 		return fmt.Errorf("%s: it is empty", name)

@@ -17,7 +17,6 @@ import (
 	"unicode"
 
 	"github.com/requestforge/requestforge"
-	"github.com/requestforge/requestforge/internal/redact"
 	"golang.org/x/oauth2"
 )
 
@@ -89,7 +88,7 @@ func DeviceCode(cfg Config, authURL string, prompt func(ctx context.Context, cod
 		ctx, cancel := context.WithDeadlineCause(ctx, code.Expiry, errCodeExpired)
 		defer cancel()
 		if err := prompt(ctx, &shown); err != nil {
-			return nil, unsent(fmt.Errorf("prompt: %w", redact.Words(err)))
+			return nil, unsent(failed("prompt", err))
 		}
 		tok, err := g.poll(ctx, in, code)
 		if err != nil && ctx.Err() != nil {

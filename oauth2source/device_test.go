@@ -444,3 +444,18 @@ func TestDeviceCodeNeedsMoreThanTheDefaultFetchTimeout(t *testing.T) {
 		})
 	}
 }
+
+// encoding/json says the number that it can't take, without quotes.
+func TestDeviceCodeErrorHoldsNoNumberOfTheServers(t *testing.T) {
+	const pin = "867530912345"
+	e := newEndpoint(t, func(int, url.Values) (int, string) {
+		return 200, `{"device_code":"d","user_code":"u","verification_uri":"https://x.example/","interval":` + pin + `.5}`
+	})
+	g := oauth2source.DeviceCode(oauth2source.Config{TokenURL: e.URL, ClientID: "tv"}, e.URL+"/device",
+		func(context.Context, *oauth2.DeviceAuthResponse) error { return nil })
+	ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+	defer cancel()
+	if _, err := g.Fetch(ctx, requestforge.Input{}); err == nil || strings.Contains(err.Error(), pin) || !strings.Contains(err.Error(), "json: ") {
+		t.Errorf("got %v, want the reason without the number", err)
+	}
+}

@@ -58,7 +58,7 @@ func Fetcher(src oauth2.TokenSource, extra ...string) requestforge.Fetcher {
 func FetcherFrom(newSource func(ctx context.Context, in requestforge.Input) (oauth2.TokenSource, error), extra ...string) requestforge.Fetcher {
 	return requestforge.FetcherFunc(func(ctx context.Context, in requestforge.Input) (*requestforge.Token, error) {
 		if newSource == nil {
-			return nil, errors.New("oauth2source: FetcherFrom was given a nil function")
+			return nil, errors.New(prefix + "FetcherFrom was given a nil function")
 		}
 		src, err := newSource(ctx, in)
 		if err != nil {

@@ -273,3 +273,47 @@ func noSecret(t *testing.T, err error) {
 		}
 	}
 }
+
+// A program that calls NewAuthError without the package has as little to fear.
+func TestNewAuthErrorShowsNothingOfARetrieveError(t *testing.T) {
+	refusal := &oauth2.RetrieveError{Response: &http.Response{Status: secret}, Body: []byte(secret), ErrorDescription: secret}
+	for _, err := range []error{refusal, fmt.Errorf("sdk: %w", refusal), errors.Join(errors.New("sdk"), refusal), &url.Error{Op: "Post", URL: "https://h", Err: refusal}} {
+		got := requestforge.NewAuthError(nil, nil, err)
+		if !strings.Contains(got.Error(), "the auth server refused the request") {
+			t.Errorf("got %v", got)
+		}
+		noSecret(t, got)
+	}
+}
+
+// Each error begins with the names of the two packages, and no text repeats
+// them.
+func TestErrorsNameThePackageOnce(t *testing.T) {
+	const prefix = "requestforge: oauth2source: "
+	in := requestforge.Input{}
+	_, jwt := new(oauth2source.JWT).Assert(t.Context(), in)
+	_, step := oauth2source.FromStep("app").Assert(t.Context(), in)
+	_, source := oauth2source.TokenSource(t.Context(), nil).Token()
+	_, fetcher := oauth2source.Fetcher(nil).Fetch(t.Context(), in)
+	_, from := oauth2source.FetcherFrom(nil).Fetch(t.Context(), in)
+	for _, err := range []error{jwt, step, source, fetcher, from, new(oauth2source.Grant).Validate()} {
+		if err == nil || !strings.HasPrefix(err.Error(), prefix) || strings.Count(err.Error(), "requestforge: ") != 1 {
+			t.Errorf("got %v, want it to begin with %q", err, prefix)
+		}
+	}
+
+	grant := oauth2source.ClientCredentials(oauth2source.Config{})
+	_, built := requestforge.NewPipeline(requestforge.PipelineConfig{Steps: []requestforge.Step{{Name: "app", Fetcher: grant}}})
+	_, fetched := grant.Fetch(t.Context(), in)
+	cfg := oauth2source.Config{TokenURL: "https://auth.example.com", ClientID: "app"}
+	_, unsigned := oauth2source.JWTBearer(cfg, oauth2source.FromStep("user")).Fetch(t.Context(), in)
+	for err, want := range map[error]string{
+		built:    `requestforge: step "app": Fetcher: oauth2source: ClientCredentials: Config.TokenURL is missing`,
+		fetched:  "requestforge: oauth2source: ClientCredentials: Config.TokenURL is missing",
+		unsigned: `requestforge: oauth2source: assertion: there is no token of step "user"`,
+	} {
+		if err == nil || !strings.HasPrefix(err.Error(), want) || strings.Count(err.Error(), "requestforge: ") != 1 {
+			t.Errorf("got  %v\nwant %s", err, want)
+		}
+	}
+}

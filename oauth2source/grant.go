@@ -19,8 +19,6 @@ import (
 	"strings"
 
 	"github.com/requestforge/requestforge"
-	"github.com/requestforge/requestforge/internal/match"
-	"github.com/requestforge/requestforge/internal/redact"
 )
 
 // Config says which token endpoint is asked, and by whom. One Config serves
@@ -79,7 +77,7 @@ type Config struct {
 
 // String returns c without its secrets.
 func (c Config) String() string {
-	text := "Config(" + redact.Text(c.TokenURL)
+	text := "Config(" + maskedURL(c.TokenURL)
 	if c.ClientID != "" {
 		text += fmt.Sprintf(", client %q", c.ClientID)
 	}
@@ -126,11 +124,11 @@ type Grant struct {
 // NewPipeline calls it, and Fetch does before it sends anything.
 func (g *Grant) Validate() error {
 	if g == nil || g.run == nil {
-		return errors.New("oauth2source: Grant: it comes from no constructor")
+		return errors.New(prefix + "Grant: it comes from no constructor")
 	}
 	errs := make([]error, len(g.mistakes))
 	for i, err := range g.mistakes {
-		errs[i] = fmt.Errorf("oauth2source: %s: %w", g.name, err)
+		errs[i] = fmt.Errorf(prefix+"%s: %w", g.name, err)
 	}
 	return errors.Join(errs...)
 }
@@ -386,9 +384,9 @@ func (g *Grant) url(name, value string) {
 	case err != nil:
 		g.mistake("%s doesn't parse", name) // the reason may quote a password
 	case u.Scheme != "https" && u.Scheme != "http", u.Host == "":
-		g.mistake("%s %q is not an absolute http or https URL", name, redact.URL(u))
-	case u.Scheme == "http" && !g.cfg.AllowPlaintext && !match.Loopback(u):
-		g.mistake("%s %q is plain http to another machine, where every secret can be read on the way: use https or set AllowPlaintext", name, redact.URL(u))
+		g.mistake("%s %q is not an absolute http or https URL", name, maskedURL(value))
+	case u.Scheme == "http" && !g.cfg.AllowPlaintext && !loopback(u):
+		g.mistake("%s %q is plain http to another machine, where every secret can be read on the way: use https or set AllowPlaintext", name, maskedURL(value))
 	}
 }
 

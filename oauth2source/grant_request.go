@@ -16,8 +16,6 @@ import (
 	"strings"
 
 	"github.com/requestforge/requestforge"
-	"github.com/requestforge/requestforge/internal/match"
-	"github.com/requestforge/requestforge/internal/redact"
 	"golang.org/x/oauth2"
 	"golang.org/x/oauth2/clientcredentials"
 )
@@ -79,6 +77,7 @@ type wire struct {
 	client http.Client
 	header http.Header // added to the request
 	status int         // of the last answer; 0: none
+	body   []byte      // of the last answer, as far as it was read
 }
 
 // wire returns the transport of a request to url.
@@ -100,7 +99,7 @@ func (c *Config) wire(ctx context.Context, url string) *wire {
 			}
 		}
 		switch {
-		case !match.Same(req.URL, via[0].URL):
+		case !sameOrigin(req.URL, via[0].URL):
 			// Which one are the server's words, and so not said.
 			return errors.New("redirect to another origin not followed, since the credentials would go there too")
 		case len(via) >= maxRedirects:
@@ -129,7 +128,7 @@ func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
 	if base == nil {
 		base = http.DefaultTransport
 	}
-	w.status = 0
+	w.status, w.body = 0, nil
 	resp, err := base.RoundTrip(out)
 	if err != nil {
 		return nil, err
@@ -137,6 +136,7 @@ func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
 	defer resp.Body.Close()
 	w.status = resp.StatusCode
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxResponse+1))
+	w.body = body
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("the response broke off: %w", err)
@@ -150,20 +150,16 @@ func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
 	return &whole, nil
 }
 
-// fail is err, from x/oauth2 by way of translate, as an AuthError.
+// fail is err, from x/oauth2 by way of translate, as an AuthError about the
+// request: a *url.Error may name the target of a redirect instead.
 func (w *wire) fail(err error) *requestforge.AuthError {
-	what := "POST " + redact.Text(w.url)
 	if refusal, ok := err.(*requestforge.AuthError); ok {
-		refusal.Err = errors.New(what)
+		refusal.Err = errors.New("POST " + maskedURL(w.url))
 		return refusal
 	}
-	if ue, ok := err.(*url.Error); ok {
-		// Its URL may be that of a redirect: words of the server's.
-		err = redact.Cause(&url.Error{Op: ue.Op, URL: w.url, Err: ue.Err})
-	} else {
-		err = fmt.Errorf("%s: %w", what, err)
-	}
-	return &requestforge.AuthError{StatusCode: w.status, Err: err}
+	at, _ := url.Parse(w.url) // Validate has seen that it parses
+	resp := &http.Response{StatusCode: w.status, Request: &http.Request{Method: http.MethodPost, URL: at}}
+	return requestforge.NewAuthError(resp, w.body, err)
 }
 
 // pageError is an HTML page where JSON should be: a proxy's, a captive

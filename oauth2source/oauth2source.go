@@ -95,6 +95,6 @@ func (s *tokenSource) Token() (*oauth2.Token, error) {
 }
 
 var (
-	errNoSource = errors.New("oauth2source: the source is nil")
-	errNoToken  = errors.New("oauth2source: the source returned no token and no error")
+	errNoSource = errors.New(prefix + "the source is nil")
+	errNoToken  = errors.New(prefix + "the source returned no token and no error")
 )

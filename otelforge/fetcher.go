@@ -6,6 +6,7 @@ package otelforge
 import (
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -24,7 +25,6 @@ import (
 	"go.opentelemetry.io/otel/trace/noop"
 
 	"github.com/requestforge/requestforge"
-	"github.com/requestforge/requestforge/internal/oauthcode"
 )
 
 const (
@@ -169,7 +169,7 @@ func outcomeOf(tok *requestforge.Token, err error) []attribute.KeyValue {
 		if 100 <= auth.StatusCode && auth.StatusCode <= 599 {
 			status = auth.StatusCode
 		}
-		if _, ok := oauthcode.Registered(auth.Code); ok {
+		if registered(auth.Code) {
 			typ = auth.Code
 		}
 	}
@@ -181,6 +181,14 @@ func outcomeOf(tok *requestforge.Token, err error) []attribute.KeyValue {
 		attrs = append(attrs, semconv.HTTPResponseStatusCode(status))
 	}
 	return attrs
+}
+
+// registered reports whether code is registered for OAuth: NewAuthError takes no
+// other code over. A fetcher that makes its AuthError itself may put anything
+// into Code.
+func registered(code string) bool {
+	body, err := json.Marshal(map[string]string{"error": code})
+	return err == nil && code != "" && requestforge.NewAuthError(nil, body, nil).Code == code
 }
 
 // errorType returns a word of a fixed set, or the status. The words for what

@@ -112,7 +112,7 @@ func New(cfg Config) (*Telemetry, error) {
 // MeterProvider down ends it, too.
 func (t *Telemetry) Register(p *requestforge.Pipeline) (metric.Registration, error) {
 	if p == nil {
-		return nil, errors.New("otelforge: Register: the pipeline is nil")
+		return nil, errors.New("requestforge: otelforge: Register: the pipeline is nil")
 	}
 	return t.counters.register(t.meter, t.attrs, p.Stats)
 }

@@ -55,7 +55,7 @@ func (s *Storage) SaveFailure(ctx context.Context, key string, f requestforge.Fa
 	name := s.failureName(key)
 	text, err := json.Marshal(failureWire{f.Fingerprint, f.StatusCode, f.Code, f.Permanent})
 	if err != nil {
-		return errors.New("redisstorage: a failure can't be written as JSON")
+		return errors.New("requestforge: redisstorage: a failure can't be written as JSON")
 	}
 	_, err = await(ctx, func() (any, error) {
 		if f.Left <= 0 {

@@ -119,7 +119,7 @@ const (
 func New(client redis.UniversalClient, opts Options) (*Storage, error) {
 	var errs []error
 	bad := func(format string, args ...any) {
-		errs = append(errs, fmt.Errorf("redisstorage: "+format, args...))
+		errs = append(errs, fmt.Errorf("requestforge: redisstorage: "+format, args...))
 	}
 	if opts.Namespace == "" {
 		opts.Namespace = defaultNamespace
@@ -159,20 +159,20 @@ func checkClient(client redis.UniversalClient) error {
 			{o.ReadOnly, "ReadOnly (or ReplicaOnly)"},
 		} {
 			if option.set {
-				return fmt.Errorf("redisstorage: the client has %s set and reads from replicas, where a revoked token lives on until they have caught up; use a client of its own, without that option", option.name)
+				return fmt.Errorf("requestforge: redisstorage: the client has %s set and reads from replicas, where a revoked token lives on until they have caught up; use a client of its own, without that option", option.name)
 			}
 		}
 	case *redis.Ring:
-		return errors.New("redisstorage: the client is a Ring, whose shards have no failover and hold different tokens while one can't be reached; use a single node, Sentinel or Cluster")
+		return errors.New("requestforge: redisstorage: the client is a Ring, whose shards have no failover and hold different tokens while one can't be reached; use a single node, Sentinel or Cluster")
 	case *redis.AutoPipeliner:
-		return errors.New("redisstorage: the client is an AutoPipeliner, which hides what it reads from; use the client that it was made from")
+		return errors.New("requestforge: redisstorage: the client is an AutoPipeliner, which hides what it reads from; use the client that it was made from")
 	case *redis.Client:
 		// A FailoverClient doesn't tell its options, so the server is asked.
 		ctx, cancel := context.WithTimeout(context.Background(), roleTimeout)
 		defer cancel()
 		reply, err := await(ctx, func() ([]any, error) { return c.Do(ctx, "ROLE").Slice() })
 		if err == nil && len(reply) > 0 && reply[0] == "slave" {
-			return errors.New("redisstorage: the client talks to a replica, where a revoked token lives on until it has caught up; use a client that talks to the primary, without ReplicaOnly")
+			return errors.New("requestforge: redisstorage: the client talks to a replica, where a revoked token lives on until it has caught up; use a client that talks to the primary, without ReplicaOnly")
 		}
 	}
 	return nil
@@ -233,7 +233,7 @@ func (s *Storage) Save(ctx context.Context, key string, r requestforge.Record, s
 			stored.record = data
 			return stored.entry(), nil
 		case saveFull:
-			return requestforge.Entry{}, fmt.Errorf("redisstorage: save %q: the next stamp is not below 2^53", key)
+			return requestforge.Entry{}, fmt.Errorf("requestforge: redisstorage: save %q: the next stamp is not below 2^53", key)
 		case saveSeenOther:
 			e := stored.entry()
 			if e.Record != nil || seen != 0 || stored.stamp == expected {
@@ -244,13 +244,13 @@ func (s *Storage) Save(ctx context.Context, key string, r requestforge.Record, s
 			return requestforge.Entry{}, s.odd("save", []string{key})
 		}
 	}
-	return requestforge.Entry{}, fmt.Errorf("redisstorage: save %q: what is stored there can't be read, and changes all the time", key)
+	return requestforge.Entry{}, fmt.Errorf("requestforge: redisstorage: save %q: what is stored there can't be read, and changes all the time", key)
 }
 
 // Revoke implements [requestforge.Storage], and tells those who watch.
 func (s *Storage) Revoke(ctx context.Context, key string, stamp uint64) error {
 	if stamp > maxStamp {
-		return fmt.Errorf("redisstorage: revoke %q: the stamp is not below 2^53", key)
+		return fmt.Errorf("requestforge: redisstorage: revoke %q: the stamp is not below 2^53", key)
 	}
 	_, err := s.run(ctx, revokeScript, "revoke", []string{key}, []string{s.tokenName(key)}, stamp, s.channel(key), key)
 	return err
@@ -391,7 +391,7 @@ func await[T any](ctx context.Context, call func() (T, error)) (T, error) {
 // named says in an error what failed. Of what the server said only the first
 // word stays, its code: the rest can quote the arguments, and so a token.
 func named(op string, keys []string, err error) error {
-	what := fmt.Sprintf("redisstorage: %s %q", op, keys)
+	what := fmt.Sprintf("requestforge: redisstorage: %s %q", op, keys)
 	var server redis.Error
 	if !errors.As(err, &server) {
 		return fmt.Errorf("%s: %w", what, err)
@@ -415,5 +415,5 @@ var hints = map[string]string{
 
 // odd is the error for an answer that our scripts don't give.
 func (s *Storage) odd(op string, keys []string) error {
-	return fmt.Errorf("redisstorage: %s %q: Redis gave an answer of an unknown kind", op, keys)
+	return fmt.Errorf("requestforge: redisstorage: %s %q: Redis gave an answer of an unknown kind", op, keys)
 }

@@ -1,16 +1,18 @@
 package redact
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"net/url"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 )
 
-// Cause returns err with a text in which URLs, as in [Error], and whatever is
+// Cause returns err with a text in which URLs, as in [Error], and whatever else is
 // quoted are masked: what net/http, url and encoding/json quote, a malformed
 // status line, a Location, a field, is what came over the wire or was going
 // to. A text that begins with the package's own name stays, but for its URLs:
@@ -18,37 +20,118 @@ import (
 //
 // errors.Is and errors.As still find all of err's chain, in which the URL of a
 // *url.Error is masked too. err itself is untouched; nil stays nil.
-func Cause(err error) error { return reword(err, causeText) }
+func Cause(err error) error { return CauseAt(err, Text) }
+
+// CauseAt is Cause with show in place of [Text] for the URLs of *url.Error
+// values, some of which are a server's words: the target of a redirect.
+func CauseAt(err error, show func(raw string) string) error {
+	return wording{show: show, quotes: true}.reword(err)
+}
+
+// Answer is CauseAt for an error about an answer with this body. Where the text
+// repeats all of the body, or a word of the body that looks like a secret, the
+// repetition is masked. The text of an *oauth2.RetrieveError, which holds the
+// body, is replaced.
+func Answer(err error, body []byte, show func(raw string) string) error {
+	return wording{show: show, quotes: true, body: string(bytes.TrimSpace(body))}.reword(err)
+}
 
 // Words is Cause without a look at quotes, for an error that an application
 // made.
-func Words(err error) error { return reword(err, Error) }
+func Words(err error) error { return wording{show: Text}.reword(err) }
 
-func causeText(err error) string {
-	text := Error(err)
-	if strings.HasPrefix(text, "requestforge: ") {
+// Inner is Words for an error that goes into a text of ours, which begins with
+// the package's name: the name isn't repeated.
+func Inner(err error) error { return wording{show: Text, inner: true}.reword(err) }
+
+// ownName begins every text of this package and of the modules beside it.
+const ownName = "requestforge: "
+
+// wording says how the text of an error is masked.
+type wording struct {
+	show   func(raw string) string // the URL of a *url.Error
+	quotes bool                    // quoted text is masked
+	body   string                  // masked where the text repeats it
+	inner  bool                    // without ownName
+}
+
+func (w wording) text(err error) string {
+	if quotesBody(err) {
+		return "oauth2: the auth server refused the request"
+	}
+	text := errorText(err, w.show)
+	if w.inner {
+		text = strings.ReplaceAll(text, ownName, "")
+	}
+	if len(w.body) >= shortBody {
+		text = strings.ReplaceAll(text, w.body, Mask)
+		text = word.ReplaceAllStringFunc(text, func(s string) string {
+			if len(s) >= secretLength && strings.ContainsAny(s, "0123456789") && strings.Contains(w.body, s) {
+				return Mask
+			}
+			return s
+		})
+	}
+	if !w.quotes || strings.HasPrefix(text, ownName) {
 		return text
 	}
-	return inQuotes.ReplaceAllLiteralString(text, `"`+Mask+`"`)
+	urls := appendURLs(nil, err)
+	return inQuotes.ReplaceAllStringFunc(text, func(s string) string {
+		if slices.ContainsFunc(urls, func(raw string) bool { return s == strconv.Quote(w.show(raw)) }) {
+			return s // masked already
+		}
+		return `"` + Mask + `"`
+	})
+}
+
+// shortBody is the length below which a body says nothing, and may be a part
+// of any word.
+const shortBody = 4
+
+// secretLength is the length from which a word with a digit is taken for a
+// secret: encoding/json, for one, quotes a number without quotes.
+const secretLength = 8
+
+var word = regexp.MustCompile(`[\pL\pN_](?:[\pL\pN_.~+=%-]*[\pL\pN_=])?`)
+
+// quotesBody reports whether an *oauth2.RetrieveError is in err's tree. The
+// name of the type is enough, and saves a dependency.
+func quotesBody(err error) bool {
+	if err == nil {
+		return false
+	}
+	if fmt.Sprintf("%T", err) == "*oauth2.RetrieveError" {
+		return true
+	}
+	if all, ok := err.(interface{ Unwrap() []error }); ok {
+		return slices.ContainsFunc(all.Unwrap(), quotesBody)
+	}
+	return quotesBody(errors.Unwrap(err))
 }
 
 var inQuotes = regexp.MustCompile(`"(?:[^"\\]|\\.)*"`)
 
-func reword(err error, text func(error) string) error {
+func (w wording) reword(err error) error {
 	if ue, ok := err.(*url.Error); ok {
-		return &url.Error{Op: ue.Op, URL: Text(ue.URL), Err: reword(ue.Err, text)}
+		return &url.Error{Op: ue.Op, URL: w.show(ue.URL), Err: w.reword(ue.Err)}
 	}
-	if err == nil || text(err) == err.Error() {
+	if err == nil {
+		return nil
+	}
+	text := w.text(err)
+	if text == err.Error() {
 		return err
 	}
-	return &reworded{text(err), err}
+	w.quotes = true
+	return &reworded{text, err, func(ue *url.Error) error { return w.reword(ue) }}
 }
 
 // reworded is err with another text. It has no Unwrap: whoever logs a whole
 // chain must not get to the first text again.
 type reworded struct {
-	text string
-	err  error
+	text  string
+	err   error
+	inner func(*url.Error) error // masks one of err's chain; a func, which no verb of fmt prints
 }
 
 func (e *reworded) Error() string        { return e.text }
@@ -69,7 +152,7 @@ func (e *reworded) As(target any) bool {
 		return false
 	}
 	if ue, ok := target.(**url.Error); ok {
-		*ue = Cause(*ue).(*url.Error)
+		*ue = e.inner(*ue).(*url.Error)
 	}
 	return true
 }

@@ -16,7 +16,11 @@ import (
 // quoted fragments in the reason ("invalid port \":hunter2\"") are masked.
 //
 // err itself is untouched; a nil err is "".
-func Error(err error) string {
+func Error(err error) string { return errorText(err, Text) }
+
+// errorText is Error with show in place of [Text] for the URLs of *url.Error
+// values.
+func errorText(err error, show func(raw string) string) string {
 	if err == nil {
 		return ""
 	}
@@ -28,8 +32,8 @@ func Error(err error) string {
 	slices.SortFunc(raws, func(a, b string) int { return cmp.Compare(len(b), len(a)) })
 	var broken []string
 	for _, raw := range raws {
-		masked := Text(raw)
-		if masked == Mask {
+		masked := show(raw)
+		if Text(raw) == Mask {
 			broken = append(broken, raw)
 		}
 		if masked == raw {

@@ -265,3 +265,35 @@ func TestCausePrintsNothingButItsText(t *testing.T) {
 		}
 	}
 }
+
+func TestInnerLeavesOutThePackagesName(t *testing.T) {
+	cause := errors.New("full")
+	err := Inner(fmt.Errorf("requestforge: filestorage: %w", errors.Join(cause, errors.New("requestforge: record: damaged"))))
+	if got, want := err.Error(), "filestorage: full\nrecord: damaged"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if !errors.Is(err, cause) {
+		t.Error("the cause is lost")
+	}
+	if got := Inner(cause); got != cause {
+		t.Errorf("got %v, want the error as it is", got)
+	}
+}
+
+func TestCauseShowsAMaskedURLWithinQuotes(t *testing.T) {
+	ue := &url.Error{Op: "Get", URL: "https://me:s3cret@h/x?k=s3cret", Err: errors.New(`odd "s3cret"`)}
+	err := Cause(fmt.Errorf("login: %w", ue))
+	if got, want := err.Error(), `login: Get "https://REDACTED@h/x?k=REDACTED": odd "REDACTED"`; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	err = Answer(fmt.Errorf("login %q: %w", "s3cret", ue), []byte(" odd \n"), func(string) string { return "https://h" })
+	if got, want := err.Error(), `login "REDACTED": Get "https://h": odd "REDACTED"`; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	if got := Answer(errors.New("number 867530912345.5 of user7 in the page"), []byte(`{"page":867530912345.5,"user7":"number"}`), Text).Error(); got != "number REDACTED of user7 in the page" {
+		t.Errorf("got %s", got)
+	}
+	if got := Answer(errors.New("it said: no such user ann"), []byte("\tno such user ann\n"), Text).Error(); got != "it said: REDACTED" {
+		t.Errorf("got %s", got)
+	}
+}

@@ -1,0 +1,188 @@
+// A client for logins that a FetcherFunc makes of several requests: cookies are
+// kept, and no request leaves the origins. What the layers of a transport do is
+// transport.go's.
+
+package requestforge
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/cookiejar"
+	"slices"
+	"strings"
+
+	"github.com/requestforge/requestforge/internal/match"
+	"github.com/requestforge/requestforge/internal/mistake"
+	"github.com/requestforge/requestforge/internal/roundtrip"
+)
+
+// LoginClient returns a client for the requests of one login, for a
+// [FetcherFunc] that makes several:
+//
+//	Fetcher: requestforge.FetcherFunc(func(ctx context.Context, in requestforge.Input) (*requestforge.Token, error) {
+//		client := requestforge.LoginClient("https://login.example.com")
+//		// get the login page, post its form, read the token; errors by NewAuthError
+//	})
+//
+// The client has a cookie jar of its own, so the session that the first request
+// begins is there for the next one. Make a client for each fetch: the jar is
+// new, and the cookies of one login never meet those of another. The
+// connections are those of http.DefaultTransport, looked up at each request,
+// and so are shared.
+//
+// A request to an origin that is not among origins fails before anything is
+// sent, as does a request over plain http to another machine. A redirect out of
+// the origins is an error that doesn't say where to, and so is the tenth
+// redirect in a row. Within the origins net/http decides what a redirect takes
+// along: with status 307 and 308 the body, and every header but credentials
+// that would reach another host. A client whose CheckRedirect is set gets every
+// redirect as the response, for a program that reads a code from Location with
+// http.ErrUseLastResponse; CheckRedirect then also bounds the number.
+//
+// Origins are written as in [AuthTransport].Origins, without AnyOrigin. There
+// must be at least one. A mistake in them is the error of every request.
+//
+// The client has no Timeout; the context of a fetch ends its requests. It may
+// be used by several goroutines at once. Set its fields before the first
+// request, if at all, and leave Transport as it is: with another one the origins
+// are no longer watched.
+func LoginClient(origins ...string) *http.Client {
+	jar, _ := cookiejar.New(&cookiejar.Options{PublicSuffixList: topLevel{}}) // never fails
+	client := &http.Client{Jar: jar}
+	t := &loginTransport{client: client}
+	t.origins, t.err = loginOrigins(origins)
+	client.Transport = t
+	return client
+}
+
+// loginOrigins compiles origins. Its error names every mistake.
+func loginOrigins(specs []string) (*match.Origins, error) {
+	var errs []error
+	if len(specs) == 0 {
+		errs = append(errs, errors.New("no origin is named, so that no request may be sent"))
+	}
+	if slices.Contains(specs, AnyOrigin) {
+		errs = append(errs, fmt.Errorf("%q would let a redirect take the login anywhere; name the origins", AnyOrigin))
+	}
+	origins, err := match.ParseOrigins(specs)
+	if err != nil {
+		errs = append(errs, fmt.Errorf("origin %w", err))
+	}
+	if errs != nil {
+		return nil, mistake.Final(fmt.Errorf("requestforge: LoginClient: %w", errors.Join(errs...)))
+	}
+	return origins, nil
+}
+
+// loginTransport sends requests to the origins, and to no others.
+type loginTransport struct {
+	origins *match.Origins
+	err     error        // in the origins
+	client  *http.Client // whose transport this is
+}
+
+// RoundTrip implements http.RoundTripper.
+func (t *loginTransport) RoundTrip(req *http.Request) (*http.Response, error) {
+	if err := t.check(req); err != nil {
+		roundtrip.CloseBody(req)
+		return nil, err
+	}
+	resp, err := http.DefaultTransport.RoundTrip(req)
+	if err != nil {
+		if req.Response != nil {
+			err = fmt.Errorf("%w: %w", errAfterRedirect, err)
+		}
+		return nil, err
+	}
+	if t.client.CheckRedirect == nil {
+		if err := t.checkRedirect(req, resp); err != nil {
+			roundtrip.Discard(resp)
+			return nil, err
+		}
+	}
+	return resp, nil
+}
+
+// check reports why req may not be sent. The URL is named only in the first
+// request: that of a redirect is the server's words.
+func (t *loginTransport) check(req *http.Request) error {
+	fault := ""
+	switch {
+	case t.err != nil:
+		return t.err
+	case req.URL == nil:
+		return mistake.Final(errors.New("requestforge: LoginClient: the request has no URL"))
+	case !t.origins.Match(req.URL), req.Host != "" && !t.origins.MatchHost(req.URL.Scheme, req.Host):
+		fault = "not sent: the origin is none of those that the client was made for"
+	case req.URL.Scheme != "https" && !match.Loopback(req.URL):
+		fault = "not sent over plain http to another machine, where every secret can be read on the way"
+	default:
+		return nil
+	}
+	if req.Response == nil {
+		return mistake.Final(fmt.Errorf("requestforge: LoginClient: %s://%s: %s", req.URL.Scheme, req.URL.Host, fault))
+	}
+	return mistake.Final(fmt.Errorf("requestforge: LoginClient: %w: %s", errAfterRedirect, fault))
+}
+
+// checkRedirect reports why http.Client may not follow resp. It would find that
+// out for itself, but with an error that quotes Location.
+func (t *loginTransport) checkRedirect(req *http.Request, resp *http.Response) error {
+	switch resp.StatusCode {
+	case http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther, http.StatusTemporaryRedirect, http.StatusPermanentRedirect:
+	default:
+		return nil
+	}
+	location := resp.Header.Get("Location")
+	if location == "" {
+		return nil // a response like any other
+	}
+	var fault error
+	switch to, err := req.URL.Parse(location); {
+	case err != nil:
+		fault = errors.New("redirect to a Location that doesn't parse")
+	case !t.origins.Match(to):
+		fault = errRedirectAway
+	case to.Scheme != "https" && !match.Loopback(to):
+		fault = errors.New("redirect to plain http on another machine not followed")
+	case sent(req) >= maxRedirects:
+		fault = errRedirects
+	default:
+		return nil
+	}
+	fault = fmt.Errorf("%w: %w", statusError(resp.StatusCode), fault)
+	if req.Response != nil {
+		fault = fmt.Errorf("%w: %w", errAfterRedirect, fault)
+	}
+	return mistake.Final(fmt.Errorf("requestforge: LoginClient: %w", fault))
+}
+
+// sent is the number of requests from the first one, before any redirect, to
+// req.
+func sent(req *http.Request) (n int) {
+	for n = 1; req.Response != nil && req.Response.Request != nil; n++ {
+		req = req.Response.Request
+	}
+	return n
+}
+
+// CloseIdleConnections closes those of http.DefaultTransport, which the client
+// shares with the program.
+func (t *loginTransport) CloseIdleConnections() { roundtrip.CloseIdle(http.DefaultTransport) }
+
+// Unwrap returns http.DefaultTransport.
+func (t *loginTransport) Unwrap() http.RoundTripper { return http.DefaultTransport }
+
+// topLevel is a cookiejar.PublicSuffixList that knows top-level domains only. A
+// cookie for all of "com" is refused; one for all of "co.uk" would be kept,
+// and goes to the origins at most.
+type topLevel struct{}
+
+// PublicSuffix returns the last label of domain.
+func (topLevel) PublicSuffix(domain string) string {
+	return domain[strings.LastIndexByte(domain, '.')+1:]
+}
+
+// String implements cookiejar.PublicSuffixList.
+func (topLevel) String() string { return "top-level domains" }
