@@ -57,6 +57,12 @@ type AuthError struct {
 	// fetcher sets the field where its protocol says so in another way.
 	ParentRefused bool
 
+	// Unsent means that the fetch failed before anything was sent to the
+	// auth server, so that a refresh token in the request is not spent. A
+	// fetcher sets the field; without it, an error of the network leaves
+	// open whether the server has taken the token.
+	Unsent bool
+
 	// RetryAfter is how long to wait before the next try: what the auth
 	// server asked for, or what is left of the step's cool-down. Zero means
 	// that nothing is known.
@@ -128,7 +134,11 @@ func NewAuthError(resp *http.Response, body []byte, err error) *AuthError {
 // and body may be nil.
 func classify(resp *http.Response, body []byte, at time.Time, err error) *AuthError {
 	e := (&AuthError{Err: err}).withCode(tokenjson.ErrorCode(body))
-	if resp != nil {
+	if resp == nil {
+		// A client that authenticates itself had no token for the request.
+		_, noToken := errors.AsType[*AuthError](err)
+		e.Unsent = noToken && !errors.Is(err, errAfterRedirect)
+	} else {
 		e.StatusCode = resp.StatusCode
 		e.withCode(challenge.BearerError(resp.Header))
 		e.RetryAfter, _ = retryafter.Parse(resp.Header, at)
@@ -255,7 +265,7 @@ func transient(err error) bool {
 	case ae.StatusCode == http.StatusRequestTimeout, ae.StatusCode == http.StatusTooManyRequests, ae.StatusCode >= 500:
 		return true
 	}
-	// Below may lie another AuthError: that of a client that
+	// The cause may be another AuthError: that of a client that
 	// authenticates itself.
 	return transient(ae.Err)
 }
@@ -266,6 +276,8 @@ func transient(err error) bool {
 func ambiguous(err error) bool {
 	if ae, ok := errors.AsType[*AuthError](err); ok {
 		switch status := ae.StatusCode; {
+		case ae.Unsent:
+			return false
 		case status == http.StatusBadGateway, status == http.StatusGatewayTimeout:
 			return true // the gateway doesn't know either
 		case 200 <= status && status <= 299:
@@ -274,9 +286,6 @@ func ambiguous(err error) bool {
 			return false
 		}
 		err = ae.Err
-		if _, below := errors.AsType[*AuthError](err); below {
-			return false // the client had no token to send the request with
-		}
 	}
 	if !network(err) && !errors.Is(err, context.Canceled) {
 		return errors.Is(err, errHTML)

@@ -105,6 +105,9 @@ func TestWhichFailuresAreWorthAnotherTry(t *testing.T) {
 		{err: &requestforge.AuthError{StatusCode: 401}},
 		{err: &requestforge.AuthError{Err: io.EOF}, transient: true, ambiguous: true},
 		{err: &requestforge.AuthError{Permanent: true, Err: io.EOF}, ambiguous: true},
+		// A fetcher that wraps the error of another one, and one that says so.
+		{err: &requestforge.AuthError{Err: fmt.Errorf("x: %w", &requestforge.AuthError{Err: io.EOF})}, transient: true, ambiguous: true},
+		{err: &requestforge.AuthError{Unsent: true, Err: io.EOF}, transient: true},
 		// The client's own login failed, so nothing was sent with it.
 		{err: &requestforge.AuthError{Err: &url.Error{Err: &requestforge.AuthError{StatusCode: 504}}}, transient: true},
 		{err: &requestforge.AuthError{Err: &url.Error{Err: &requestforge.AuthError{StatusCode: 400, Permanent: true}}}},

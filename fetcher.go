@@ -192,7 +192,7 @@ type BodyFetcher struct {
 // Fetch gets a token with one request. Its error is an [*AuthError].
 func (f *BodyFetcher) Fetch(ctx context.Context, in Input) (*Token, error) {
 	if err := f.check(); err != nil {
-		return nil, &AuthError{Err: err}
+		return nil, &AuthError{Unsent: true, Err: err}
 	}
 	ans, err := f.call().do(ctx, in)
 	if err != nil {
@@ -320,7 +320,7 @@ type HeaderFetcher struct {
 // Fetch gets a token with one request. Its error is an [*AuthError].
 func (f *HeaderFetcher) Fetch(ctx context.Context, in Input) (*Token, error) {
 	if err := f.check(); err != nil {
-		return nil, &AuthError{Err: err}
+		return nil, &AuthError{Unsent: true, Err: err}
 	}
 	ans, err := f.call().do(ctx, in)
 	if err != nil {

@@ -78,16 +78,33 @@ func (c *call) check() (errs []error) {
 	if c.tokenType != "" && !httpname.IsToken(c.tokenType) {
 		add("TokenType %q can't go into an Authorization header", c.tokenType)
 	}
+	c.checkBody(add)
+	authorization := c.checkHeader(add)
+	authorization = append(authorization, c.checkHeaderFrom(add)...)
+	if c.auth != nil {
+		if c.auth.ID == "" {
+			add("ClientAuth.ID is missing")
+		}
+		if !c.auth.InBody {
+			authorization = append(authorization, "ClientAuth")
+		}
+	}
+	if len(authorization) > 1 {
+		add("%s both set the Authorization header", strings.Join(authorization, " and "))
+	}
+	return errs
+}
 
+// checkBody reports fields that each want to be the request's body.
+func (c *call) checkBody(add func(string, ...any)) {
 	var bodies []string
-	if c.json != nil {
-		bodies = append(bodies, "JSON")
-	}
-	if c.form != nil {
-		bodies = append(bodies, "Form")
-	}
-	if c.bodyFrom != nil {
-		bodies = append(bodies, "BodyFrom")
+	for _, b := range []struct {
+		name string
+		set  bool
+	}{{"JSON", c.json != nil}, {"Form", c.form != nil}, {"BodyFrom", c.bodyFrom != nil}} {
+		if b.set {
+			bodies = append(bodies, b.name)
+		}
 	}
 	if len(bodies) > 1 {
 		add("%s are both set: a request has one body", strings.Join(bodies, " and "))
@@ -98,8 +115,11 @@ func (c *call) check() (errs []error) {
 	if m := c.verb(); (m == http.MethodGet || m == http.MethodHead) && len(bodies) > 0 {
 		add("%s is set: a %s request has no body", strings.Join(bodies, " and "), m)
 	}
+}
 
-	var authorization []string
+// checkHeader reports mistakes in Header, and returns which field sets
+// Authorization.
+func (c *call) checkHeader(add func(string, ...any)) (authorization []string) {
 	for _, name := range slices.Sorted(maps.Keys(c.header)) {
 		if !httpname.IsToken(name) {
 			add("Header %q is no header name", name)
@@ -111,6 +131,11 @@ func (c *call) check() (errs []error) {
 			authorization = append(authorization, "Header")
 		}
 	}
+	return authorization
+}
+
+// checkHeaderFrom is checkHeader for HeaderFrom.
+func (c *call) checkHeaderFrom(add func(string, ...any)) (authorization []string) {
 	seen := map[string]bool{}
 	for _, name := range slices.Sorted(maps.Keys(c.headerFrom)) {
 		if !httpname.IsToken(name) {
@@ -128,18 +153,7 @@ func (c *call) check() (errs []error) {
 	if seen["Authorization"] {
 		authorization = append(authorization, "HeaderFrom")
 	}
-	if c.auth != nil {
-		if c.auth.ID == "" {
-			add("ClientAuth.ID is missing")
-		}
-		if !c.auth.InBody {
-			authorization = append(authorization, "ClientAuth")
-		}
-	}
-	if len(authorization) > 1 {
-		add("%s both set the Authorization header", strings.Join(authorization, " and "))
-	}
-	return errs
+	return authorization
 }
 
 // checkURL reports why nothing may be sent to u.
@@ -158,7 +172,7 @@ func checkURL(u *url.URL, plaintext bool) error {
 func (c *call) do(ctx context.Context, in Input) (*answer, error) {
 	req, err := c.request(ctx, in)
 	if err != nil {
-		return nil, &AuthError{Err: fmt.Errorf("%s: %w", c, err)}
+		return nil, &AuthError{Unsent: true, Err: fmt.Errorf("%s: %w", c, err)}
 	}
 	what := req.Method + " " + redact.URL(req.URL)
 	redirected := false
@@ -208,21 +222,8 @@ func (c *call) request(ctx context.Context, in Input) (*http.Request, error) {
 		// the id stays in the id.
 		req.SetBasicAuth(url.QueryEscape(a.ID), url.QueryEscape(a.Secret))
 	}
-	for _, name := range slices.Sorted(maps.Keys(c.headerFrom)) {
-		step := c.headerFrom[name]
-		tok, ok := in.Parents[step]
-		if !ok {
-			return nil, fmt.Errorf("HeaderFrom %q: there is no token of step %q; is it in DependsOn?", name, step)
-		}
-		if err := tok.validate(); err != nil {
-			return nil, fmt.Errorf("HeaderFrom %q: step %q: %w", name, step, err)
-		}
-		value := tok.AccessToken
-		if strings.EqualFold(name, "Authorization") {
-			value = tok.Type() + " " + value
-		}
-		maps.DeleteFunc(req.Header, func(k string, _ []string) bool { return strings.EqualFold(k, name) })
-		req.Header.Set(name, value)
+	if err := c.carry(req, in); err != nil {
+		return nil, err
 	}
 	if c.prepare != nil {
 		if err := c.prepare(req, in); err != nil {
@@ -236,6 +237,27 @@ func (c *call) request(ctx context.Context, in Input) (*http.Request, error) {
 		}
 	}
 	return req, nil
+}
+
+// carry puts the tokens that HeaderFrom names onto req.
+func (c *call) carry(req *http.Request, in Input) error {
+	for _, name := range slices.Sorted(maps.Keys(c.headerFrom)) {
+		step := c.headerFrom[name]
+		tok, ok := in.Parents[step]
+		if !ok {
+			return fmt.Errorf("HeaderFrom %q: there is no token of step %q; is it in DependsOn?", name, step)
+		}
+		if err := tok.validate(); err != nil {
+			return fmt.Errorf("HeaderFrom %q: step %q: %w", name, step, err)
+		}
+		value := tok.AccessToken
+		if strings.EqualFold(name, "Authorization") {
+			value = tok.Type() + " " + value
+		}
+		maps.DeleteFunc(req.Header, func(k string, _ []string) bool { return strings.EqualFold(k, name) })
+		req.Header.Set(name, value)
+	}
+	return nil
 }
 
 // body returns the request's body, nil if it has none, and its type.

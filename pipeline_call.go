@@ -122,8 +122,10 @@ func inStep(s *step, err error) *AuthError {
 	named := &AuthError{Step: s.Name, Err: err}
 	if auth, ok := errors.AsType[*AuthError](err); ok {
 		named.Permanent, named.RetryAfter = auth.Permanent, auth.RetryAfter
-		if auth.Step == "" { // else another pipeline's: not this step's answer
-			named.StatusCode, named.Code, named.ParentRefused = auth.StatusCode, auth.Code, auth.ParentRefused
+		// The error of another pipeline isn't this step's answer: a client
+		// had no token to send the fetch with.
+		if named.Unsent = true; auth.Step == "" {
+			named.StatusCode, named.Code, named.ParentRefused, named.Unsent = auth.StatusCode, auth.Code, auth.ParentRefused, auth.Unsent
 			if err == error(auth) {
 				named.Err = auth.Err
 			}

@@ -7,9 +7,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
+	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -103,4 +107,42 @@ func TestPipelineRotatedRefreshTokenIsSavedByMoreThanOneTry(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, 7, storage.failures)
 	})
+}
+
+// A fetcher may wrap the error of another one, and say that nothing was sent.
+func TestPipelineRefreshTokenIsSpentUnlessNothingWasSent(t *testing.T) {
+	reset := &net.OpError{Op: "read", Err: syscall.ECONNRESET}
+	for name, c := range map[string]struct {
+		err  error
+		used string // by the requests to the auth server, in order
+	}{
+		"a reset, wrapped":      {fmt.Errorf("my fetcher: %w", &rf.AuthError{Err: reset}), "login refresh-1 login"},
+		"a reset before a send": {&rf.AuthError{Unsent: true, Err: reset}, "login refresh-1 refresh-1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var used []string
+				p := pipeline(t, rf.PipelineConfig{FetchRetries: -1, Steps: []rf.Step{{
+					Name: "user",
+					Fetcher: rf.FetcherFunc(func(context.Context, rf.Input) (*rf.Token, error) {
+						used = append(used, "login")
+						return &rf.Token{AccessToken: "a", RefreshToken: fmt.Sprintf("refresh-%d", len(used)), Expiry: time.Now().Add(time.Minute)}, nil
+					}),
+					Refresh: rf.FetcherFunc(func(_ context.Context, in rf.Input) (*rf.Token, error) {
+						used = append(used, in.Previous.RefreshToken)
+						if len(used) == 2 {
+							return nil, c.err
+						}
+						return &rf.Token{AccessToken: "b", Expiry: time.Now().Add(time.Minute)}, nil
+					}),
+				}}})
+				mustToken(t, p)
+				time.Sleep(2 * time.Minute)
+				p.Token(t.Context())
+				time.Sleep(10 * time.Second) // the cool-down of a failure is over
+				mustToken(t, p)
+				require.Equal(t, c.used, strings.Join(used, " "))
+			})
+		})
+	}
 }

@@ -427,8 +427,7 @@ func (g *Grant) scoped(grantType string) url.Values {
 	return form
 }
 
-// unsent is an error from before anything was sent: an AuthError within one,
-// by which the pipeline knows that no refresh token can have been spent.
+// unsent is an error from before anything was sent.
 func unsent(err error) error {
-	return &requestforge.AuthError{Err: &requestforge.AuthError{Err: err}}
+	return &requestforge.AuthError{Unsent: true, Err: err}
 }
