@@ -1,5 +1,5 @@
-// A client for logins that a FetcherFunc makes of several requests: cookies are
-// kept, and no request leaves the origins. What the layers of a transport do is
+// A client for a login that a FetcherFunc makes of several requests: cookies are
+// kept, and no request leaves the origins. The layers of a transport are
 // transport.go's.
 
 package requestforge
@@ -25,28 +25,28 @@ import (
 //		// get the login page, post its form, read the token; errors by NewAuthError
 //	})
 //
-// The client has a cookie jar of its own, so the session that the first request
-// begins is there for the next one. Make a client for each fetch: the jar is
-// new, and the cookies of one login never meet those of another. The
-// connections are those of http.DefaultTransport, looked up at each request,
-// and so are shared.
+// Each client has a new cookie jar: the session that the first request begins
+// is there for the next request. Make a client for each fetch, so that the
+// cookies of two logins never meet. The client sends through
+// http.DefaultTransport, looked up at each request, and shares its connections.
 //
-// A request to an origin that is not among origins fails before anything is
-// sent, as does a request over plain http to another machine. A redirect out of
-// the origins is an error that doesn't say where to, and so is the tenth
-// redirect in a row. Within the origins net/http decides what a redirect takes
-// along: with status 307 and 308 the body, and every header but credentials
-// that would reach another host. A client whose CheckRedirect is set gets every
-// redirect as the response, for a program that reads a code from Location with
-// http.ErrUseLastResponse; CheckRedirect then also bounds the number.
+// A request to any origin but the given origins fails before the client sends
+// anything, and so does a request over plain http to another machine. A redirect
+// to another origin is an error that doesn't quote Location, and so is the
+// tenth redirect in a row. Within the origins a redirect takes along what
+// net/http lets it take: with status 307 or 308 the body, and all headers but
+// credentials for another host.
 //
-// Origins are written as in [AuthTransport].Origins, without AnyOrigin. There
-// must be at least one. A mistake in them is the error of every request.
+// To read a code from Location, set CheckRedirect to a function that returns
+// http.ErrUseLastResponse: a client with a CheckRedirect hands every redirect
+// to the function, which then also limits the number of redirects.
 //
-// The client has no Timeout; the context of a fetch ends its requests. It may
-// be used by several goroutines at once. Set its fields before the first
-// request, if at all, and leave Transport as it is: with another one the origins
-// are no longer watched.
+// Origins are written as in [AuthTransport].Origins, without AnyOrigin. At least
+// one is required. A mistake in an origin is the error of every request.
+//
+// The client has no Timeout; the context of the fetch ends its requests. Several
+// goroutines may use the client at once. Set its fields before the first
+// request, and leave Transport alone, which is what watches the origins.
 func LoginClient(origins ...string) *http.Client {
 	jar, _ := cookiejar.New(&cookiejar.Options{PublicSuffixList: topLevel{}}) // never fails
 	client := &http.Client{Jar: jar}
@@ -104,8 +104,8 @@ func (t *loginTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-// check reports why req may not be sent. The URL is named only in the first
-// request: that of a redirect is the server's words.
+// check reports why req may not be sent. The error names the URL of a first
+// request only: a redirect's URL is the server's words.
 func (t *loginTransport) check(req *http.Request) error {
 	fault := ""
 	switch {
@@ -126,8 +126,8 @@ func (t *loginTransport) check(req *http.Request) error {
 	return mistake.Final(fmt.Errorf("requestforge: LoginClient: %w: %s", errAfterRedirect, fault))
 }
 
-// checkRedirect reports why http.Client may not follow resp. It would find that
-// out for itself, but with an error that quotes Location.
+// checkRedirect reports why http.Client may not follow resp. An error from
+// http.Client itself, or from CheckRedirect, would quote Location.
 func (t *loginTransport) checkRedirect(req *http.Request, resp *http.Response) error {
 	switch resp.StatusCode {
 	case http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther, http.StatusTemporaryRedirect, http.StatusPermanentRedirect:
@@ -167,16 +167,16 @@ func sent(req *http.Request) (n int) {
 	return n
 }
 
-// CloseIdleConnections closes those of http.DefaultTransport, which the client
-// shares with the program.
+// CloseIdleConnections closes the idle connections of http.DefaultTransport,
+// which the client shares with the program.
 func (t *loginTransport) CloseIdleConnections() { roundtrip.CloseIdle(http.DefaultTransport) }
 
 // Unwrap returns http.DefaultTransport.
 func (t *loginTransport) Unwrap() http.RoundTripper { return http.DefaultTransport }
 
-// topLevel is a cookiejar.PublicSuffixList that knows top-level domains only. A
-// cookie for all of "com" is refused; one for all of "co.uk" would be kept,
-// and goes to the origins at most.
+// topLevel is a cookiejar.PublicSuffixList of the top-level domains. The jar
+// refuses a cookie for "com". A cookie for "co.uk" gets into the jar, but no
+// further than to the origins.
 type topLevel struct{}
 
 // PublicSuffix returns the last label of domain.
