@@ -582,6 +582,35 @@ func ExamplePipeline_Forget() {
 
 // Where an API refuses user tokens because their application token was
 // revoked, RefreshFrom saves the detour: a refusal takes both.
+// What each step is at, without a fetch: for a status page, or a log.
+func ExamplePipeline_State() {
+	srv := authtest.NewServer(twoSteps)
+	defer srv.Close()
+	tokens, err := requestforge.NewPipeline(requestforge.PipelineConfig{Steps: srv.Steps()})
+	if err != nil {
+		log.Fatal(err)
+	}
+
+	ctx := context.Background()
+	show := func() {
+		steps := tokens.State(ctx).Steps
+		fmt.Printf("%s %s, %s %s\n", steps[0].Name, steps[0].Status, steps[1].Name, steps[1].Status)
+	}
+	show()
+	tokens.Token(ctx)
+	show()
+	tokens.InvalidateStep(ctx, "user")
+	show()
+	srv.Down(true)
+	tokens.Token(ctx)
+	show()
+	// Output:
+	// app none, user none
+	// app live, user live
+	// app live, user dead
+	// app live, user cooling
+}
+
 func ExamplePipelineConfig_refreshFrom() {
 	srv := authtest.NewServer(threeSteps)
 	defer srv.Close()

@@ -1,6 +1,6 @@
 // Command rooms measures how much the files of a package depend on each other:
 //
-//	rooms [-max-mutual N] [-max-cycle N] [-max-complexity N] DIR
+//	rooms [-max-mutual N] [-max-cycle N] [-max-lockers N] [-max-complexity N] DIR
 //
 // For the package in DIR, without its tests, rooms prints the number of files
 // and lines, the pairs of files that refer to each other, the largest cycle of
@@ -25,6 +25,7 @@ func main() {
 	lim := limits{}
 	flag.IntVar(&lim.mutual, "max-mutual", -1, "fail if more than `N` pairs of files refer to each other; negative: any number will do")
 	flag.IntVar(&lim.cycle, "max-cycle", -1, "fail if a cycle of references holds more than `N` files; negative: any number will do")
+	flag.IntVar(&lim.lockers, "max-lockers", -1, "fail if a mutex is locked in more than `N` files; negative: any number will do")
 	flag.IntVar(&lim.complexity, "max-complexity", -1, "fail if a function has a cyclomatic complexity above `N`, and list these functions instead of those above 15; negative: any number will do")
 	flag.Usage = func() {
 		fmt.Fprintln(flag.CommandLine.Output(), "usage: rooms [flags] DIR")
@@ -49,7 +50,7 @@ func main() {
 }
 
 // limits are what the flags say. A negative limit means none.
-type limits struct{ mutual, cycle, complexity int }
+type limits struct{ mutual, cycle, lockers, complexity int }
 
 // report writes the measurements of p to w and returns the limits that p
 // exceeds.
@@ -86,6 +87,11 @@ func report(w io.Writer, p *pkg, lim limits) (faults []string) {
 	}
 	if lim.cycle >= 0 && len(cycle) > lim.cycle {
 		faults = append(faults, fmt.Sprintf("the largest cycle holds %d files, and %d may be in one", len(cycle), lim.cycle))
+	}
+	for _, m := range p.mutexes() {
+		if lim.lockers >= 0 && len(m.lockers) > lim.lockers {
+			faults = append(faults, fmt.Sprintf("%s is locked in %d files, and may be in %d", m.name, len(m.lockers), lim.lockers))
+		}
 	}
 	if lim.complexity >= 0 && len(complex) > 0 {
 		faults = append(faults, fmt.Sprintf("%d functions have a complexity above %d", len(complex), lim.complexity))

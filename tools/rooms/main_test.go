@@ -148,12 +148,13 @@ func TestReportFailsAboveALimitOnly(t *testing.T) {
 		lim    limits
 		faults int
 	}{
-		{limits{-1, -1, -1}, 0},
-		{limits{1, 3, 7}, 0},
-		{limits{0, 3, 7}, 1},
-		{limits{1, 2, 7}, 1},
-		{limits{1, 3, 6}, 1},
-		{limits{0, 0, 0}, 3},
+		{limits{-1, -1, -1, -1}, 0},
+		{limits{1, 3, 2, 7}, 0},
+		{limits{0, 3, 2, 7}, 1},
+		{limits{1, 2, 2, 7}, 1},
+		{limits{1, 3, 1, 7}, 2}, // two mutexes
+		{limits{1, 3, 2, 6}, 1},
+		{limits{0, 0, 0, 0}, 5},
 	} {
 		var out strings.Builder
 		if faults := report(&out, p, tt.lim); len(faults) != tt.faults {
