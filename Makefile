@@ -83,10 +83,12 @@ vet:
 staticcheck: tools
 	@for m in $(MODULES); do (cd $$m && $(BIN)/staticcheck -tags soak ./...) || exit 1; done
 
+# Tests that are parallel wait for servers and other processes most of the time,
+# so that more of them may run than there are cores.
 race: tools
 	@rm -rf $(RUNS) && mkdir -p $(RUNS)
 	@for m in $(MODULES); do \
-		(cd $$m && $(call gotest,race) -race -shuffle=on ./...) || exit 1; \
+		(cd $$m && $(call gotest,race) -race -shuffle=on -parallel=4 ./...) || exit 1; \
 	done
 
 # The tests that race leaves out, and go test has with the flags $(2): go list
