@@ -2,6 +2,7 @@
 # redis-server, which is installed if that can be done: as root, with apt.
 #
 #	make test                 everything that must pass
+#	make soak                 the tests that take real time: fleets of processes, faults under load
 #	make conformance          net/http's own tests, through the whole stack
 #	make chaos SEED=7         a minute in which everything goes wrong, judged
 #	make mutations            the same, with faults put into the code: each is noticed
@@ -18,7 +19,7 @@ GO       := go
 FUZZTIME := 20s
 SEED     := 1
 
-PARTS := servers format vet staticcheck imports race allocs markdown promises
+PARTS := servers format vet staticcheck imports rooms race allocs markdown promises
 
 # git lists what is committed and what will be. The option lets it work in a
 # clone that belongs to somebody else, as a mounted one does; make's wildcard
@@ -45,7 +46,7 @@ RUNS := $(CURDIR)/.cache/runs
 gotest = $(BIN)/gotestsum --format standard-quiet --hide-summary skipped \
 	--jsonfile "$(RUNS)/$(1)-$$(echo $$m | tr / -).json" --
 
-.PHONY: test conformance chaos mutations fuzz interop bench nightly readme tools $(PARTS)
+.PHONY: test soak conformance chaos mutations fuzz interop bench nightly readme tools $(PARTS)
 .NOTPARALLEL:
 
 test:
@@ -75,11 +76,12 @@ format:
 	@list=$$(gofmt -l $(GOFILES)) || exit 1; \
 	if [ -n "$$list" ]; then echo "not as gofmt would have it:"; echo "$$list"; exit 1; fi
 
+# With the tag they see what test runs, and what soak does.
 vet:
-	@for m in $(MODULES); do (cd $$m && $(GO) vet ./...) || exit 1; done
+	@for m in $(MODULES); do (cd $$m && $(GO) vet -tags soak ./...) || exit 1; done
 
 staticcheck: tools
-	@for m in $(MODULES); do (cd $$m && $(BIN)/staticcheck ./...) || exit 1; done
+	@for m in $(MODULES); do (cd $$m && $(BIN)/staticcheck -tags soak ./...) || exit 1; done
 
 # Every module but these has releases of its own, and so may not import what is
 # internal to the root.
@@ -88,36 +90,53 @@ UNPUBLISHED := benchmarks,chaos,conformance,interop,tools
 imports: tools
 	@$(BIN)/imports -unpublished $(UNPUBLISHED) .
 
+# Of the root: which files refer to each other, which lock what, which functions
+# have too many branches.
+rooms: tools
+	@$(BIN)/rooms -max-mutual 5 -max-cycle 4 -max-lockers 1 -max-complexity 15 . >/dev/null
+
+# Tests that are parallel wait for servers and other processes most of the time,
+# so that more of them may run than there are cores.
 race: tools
 	@rm -rf $(RUNS) && mkdir -p $(RUNS)
 	@for m in $(MODULES); do \
-		(cd $$m && $(call gotest,race) -race -shuffle=on ./...) || exit 1; \
+		(cd $$m && $(call gotest,race) -race -shuffle=on -parallel=4 ./...) || exit 1; \
 	done
 
+# The tests that race leaves out, and go test has with the flags $(2): go list
+# says in which files they are. No other test is run. $(1) is the name of the run.
+define leftout
+@mkdir -p $(RUNS) && rm -f $(RUNS)/$(1)-*
+@ignored='{{$$d := .Dir}}{{range .IgnoredGoFiles}}{{$$d}}/{{.}}{{"\n"}}{{end}}'; \
+for m in $(MODULES); do ( \
+	cd $$m; \
+	race=$$($(GO) list -race -f "$$ignored" ./...) || exit 1; \
+	still=$$($(GO) list $(2) -f "$$ignored" ./...) || exit 1; \
+	files=$$(echo "$$race" | grep '_test\.go$$' | grep -vxF "$$still"); \
+	[ -n "$$files" ] || exit 0; \
+	tests=$$(sed -n 's/^func \(Test[A-Za-z0-9_]*\)(.*/\1/p' $$files | sort -u | paste -sd '|' -); \
+	[ -n "$$tests" ] || exit 0; \
+	packages=$$(for f in $$files; do echo .$${f#"$$PWD"}; done | xargs -n 1 dirname | sort -u); \
+	$(call gotest,$(1)) $(2) -count=1 -shuffle=on -run "^($$tests)\$$" $$packages \
+) || exit 1; done
+endef
+
 # The race detector allocates, so that tests which count allocations are built
-# without it only. This pass asks go list for the test files that -race leaves
-# out and runs every test in them, and no other.
+# without it only: their files begin with //go:build !race.
 allocs: tools
-	@mkdir -p $(RUNS) && rm -f $(RUNS)/allocs-*
-	@ignored='{{$$d := .Dir}}{{range .IgnoredGoFiles}}{{$$d}}/{{.}}{{"\n"}}{{end}}'; \
-	for m in $(MODULES); do ( \
-		cd $$m; \
-		plain=$$($(GO) list -f "$$ignored" ./...) || exit 1; \
-		race=$$($(GO) list -race -f "$$ignored" ./...) || exit 1; \
-		files=$$(echo "$$race" | grep '_test\.go$$' | grep -vxF "$$plain"); \
-		[ -n "$$files" ] || exit 0; \
-		tests=$$(sed -n 's/^func \(Test[A-Za-z0-9_]*\)(.*/\1/p' $$files | sort -u | paste -sd '|' -); \
-		[ -n "$$tests" ] || exit 0; \
-		packages=$$(for f in $$files; do echo .$${f#"$$PWD"}; done | xargs -n 1 dirname | sort -u); \
-		$(call gotest,allocs) -count=1 -shuffle=on -run "^($$tests)\$$" $$packages \
-	) || exit 1; done
+	$(call leftout,allocs,)
+
+# Those that take many processes, or real time, begin with //go:build soak.
+soak: servers tools
+	$(call leftout,soak,-race -tags soak)
+	@$(BIN)/promises SOAK.md $(RUNS)/soak-*.json
 
 markdown: tools
 	@$(BIN)/readmecheck $(MARKDOWN)
 
 # promises judges the runs that race and allocs have left behind.
 promises: tools
-	@$(BIN)/promises PROMISES.md $(RUNS)/*.json
+	@$(BIN)/promises PROMISES.md $(RUNS)/race-*.json $(RUNS)/allocs-*.json
 
 readme: tools
 	@$(BIN)/readmecheck -w $(MARKDOWN)
@@ -146,7 +165,7 @@ bench:
 	@$(GO) run -C benchmarks . -rounds 30
 	@cd benchmarks && $(GO) tool benchstat -col /impl -filter '.unit:(sec/op OR allocs/op)' samples/live.txt
 
-nightly: test conformance chaos mutations interop
+nightly: test soak conformance chaos mutations interop
 	@$(MAKE) --no-print-directory chaos SEED=$$(date +%s)
 	@CONFORMANCE_CACHE=$(CURDIR)/.cache/conformance conformance/run.sh $(WRAPS:%=conformance/wraps/%)
 	@$(MAKE) --no-print-directory fuzz FUZZTIME=5m

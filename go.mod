@@ -17,6 +17,5 @@ require (
 require (
 	github.com/h2non/gock v1.2.0
 	github.com/stretchr/testify v1.12.1
-	go.uber.org/goleak v1.3.0
 	pgregory.net/rapid v1.3.0
 )

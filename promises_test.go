@@ -1,4 +1,4 @@
-// PROMISES.md against the source. That each test there also ran and passed is
+// PROMISES.md and SOAK.md against the source. That each test there also ran and passed is
 // for tools/promises to say, once all of them have run.
 
 package requestforge_test
@@ -17,7 +17,15 @@ import (
 )
 
 func TestPromisesHaveTests(t *testing.T) {
-	text, err := os.ReadFile("PROMISES.md")
+	tests := make(map[string]map[string]bool) // dir -> names, read once
+	for _, page := range []string{"PROMISES.md", "SOAK.md"} {
+		promisesHaveTests(t, page, tests)
+	}
+}
+
+func promisesHaveTests(t *testing.T, page string, tests map[string]map[string]bool) {
+	t.Helper()
+	text, err := os.ReadFile(page)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -25,14 +33,13 @@ func TestPromisesHaveTests(t *testing.T) {
 	quoted := regexp.MustCompile("`([^`]+)`")
 	promises := line.FindAllStringSubmatch(string(text), -1)
 	if len(promises) == 0 {
-		t.Fatal("PROMISES.md holds no promise")
+		t.Fatalf("%s holds no promise", page)
 	}
 
 	// The module as it is published has no other modules in its folders.
 	_, err = os.Stat("tools")
 	published := errors.Is(err, fs.ErrNotExist)
 
-	tests := make(map[string]map[string]bool) // dir -> names, read once
 	for _, p := range promises {
 		dir := p[2]
 		if _, err := os.Stat(dir); published && errors.Is(err, fs.ErrNotExist) {
@@ -44,7 +51,7 @@ func TestPromisesHaveTests(t *testing.T) {
 		for _, q := range quoted.FindAllStringSubmatch(p[1], -1) {
 			name, _, _ := strings.Cut(q[1], "/") // a subtest has no name in the source
 			if !tests[dir][name] {
-				t.Errorf("PROMISES.md names %s, which %s doesn't have", name, dir)
+				t.Errorf("%s names %s, which %s doesn't have", page, name, dir)
 			}
 		}
 	}

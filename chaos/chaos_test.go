@@ -5,27 +5,7 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/requestforge/requestforge/chaos/oracle"
 )
-
-// A short run; make chaos has the long one.
-func TestInvariantsHoldInAShortRun(t *testing.T) {
-	t.Parallel()
-	p := newPlan(7, 8*time.Second, 3000)
-	seen, err := run(p)
-	if err != nil {
-		t.Fatal(err)
-	}
-	v := oracle.Judge(seen)
-	text := report(p, seen, v)
-	if len(v.Violations) > 0 {
-		t.Error("\n" + text)
-	}
-	if len(seen.Requests) != p.requests || len(seen.Revocations) == 0 || v.Statuses[200] < p.requests/3 {
-		t.Errorf("too little has happened:\n%s", text)
-	}
-}
 
 func TestTheSameSeedMakesTheSamePlan(t *testing.T) {
 	text := func(seed uint64) string {

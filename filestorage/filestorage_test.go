@@ -218,18 +218,6 @@ func encrypted(t *testing.T, s requestforge.Storage) requestforge.Storage {
 	return e
 }
 
-// Each process runs the whole suite with its own keys, all in one file.
-func TestManyProcessesKeepTheRules(t *testing.T) {
-	_, dir := fresh(t)
-	var all []*process
-	for range 3 {
-		all = append(all, start(t, "", dir, "-test.run=^TestStorageKeepsTheRules$"))
-	}
-	for _, p := range all {
-		p.rest(t)
-	}
-}
-
 // childHammer saves, revokes and locks the same key as others do, and prints
 // what it achieved.
 func childHammer(dir string) error {

@@ -3,6 +3,7 @@ package redisstorage_test
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
 	"io"
 	"os"
 	"os/exec"
@@ -91,22 +92,10 @@ func end(t *testing.T, workers []*worker) report {
 		wg.Go(func() { reports[i], alive[i] = w.end() })
 	}
 	wg.Wait()
-	sum := report{Tokens: make(map[string]int)}
-	for i, r := range reports {
-		require.True(t, alive[i], "worker %d died", i)
-		sum.Requests += r.Requests
-		sum.Failed += r.Failed
-		sum.Refused += r.Refused
-		sum.Worst = max(sum.Worst, r.Worst)
-		sum.Fetches += r.Fetches
-		sum.Trouble += r.Trouble
-		sum.Unaware = sum.Unaware || r.Unaware
-		sum.Errors = append(sum.Errors, r.Errors...)
-		for name, n := range r.Tokens {
-			sum.Tokens[name] += n
-		}
+	for i, ok := range alive {
+		require.True(t, ok, "worker %d died", i)
 	}
-	return sum
+	return sum(reports...)
 }
 
 // died waits until w is dead.
@@ -141,12 +130,58 @@ func fetched(s *authtest.Server) (n int) {
 	return n
 }
 
-// tally prints a run and checks it: no request failed, and no more fetches
-// than bound. The API answers at once, so that all of the latency was added.
-func tally(t *testing.T, r report, fetches, bound int) {
+// fleet is some members in this process.
+type fleet struct {
+	t       *testing.T
+	auth    *authtest.Server
+	members []*member
+}
+
+// startFleet starts a member for each job, which all are told to log in at one
+// auth server.
+func startFleet(t *testing.T, jobs ...job) *fleet {
 	t.Helper()
-	t.Logf("%d requests, %d failed, %d fetches (at most %d), worst latency added %v, %d calls of the storage failed",
-		r.Requests, r.Failed, fetches, bound, r.Worst.Round(time.Millisecond), r.Trouble)
-	require.Zero(t, r.Failed, "%q", r.Errors)
-	require.LessOrEqual(t, fetches, bound)
+	f := &fleet{t: t, auth: startAuth(t, jobs[0])}
+	for _, j := range jobs {
+		j.Auth = f.auth.URL
+		m, err := newMember(j)
+		require.NoError(t, err)
+		t.Cleanup(m.close)
+		f.members = append(f.members, m)
+	}
+	return f
+}
+
+// do has all of them do p at once.
+func (f *fleet) do(p phase) report {
+	f.t.Helper()
+	reports := make([]report, len(f.members))
+	errs := make([]error, len(f.members))
+	var wg sync.WaitGroup
+	for i, m := range f.members {
+		wg.Go(func() { reports[i], errs[i] = m.do(p) })
+	}
+	wg.Wait()
+	require.NoError(f.t, errors.Join(errs...))
+	return sum(reports...)
+}
+
+// replace has the token revoked and all of them send requests, none of which may
+// fail. It returns how often the auth server was asked for a token.
+func (f *fleet) replace() int {
+	f.t.Helper()
+	before := fetched(f.auth)
+	f.auth.Revoke("user")
+	r := f.do(phase{Requests: 3})
+	require.Zero(f.t, r.Failed, "%q", r.Errors)
+	return fetched(f.auth) - before
+}
+
+// share waits until the storage is of use to all of them: a revoked token costs
+// one fetch.
+func (f *fleet) share() {
+	f.t.Helper()
+	for begun := time.Now(); f.replace() != 1; {
+		require.Less(f.t, time.Since(begun), patience, "they don't share their tokens")
+	}
 }

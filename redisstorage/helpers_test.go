@@ -116,3 +116,9 @@ func calls(t testing.TB, n *redistest.Node, command string) int {
 	count, _ := strconv.Atoi(rest)
 	return count
 }
+
+// primary reports whether a server is one.
+func primary(t testing.TB, n *redistest.Node) bool {
+	t.Helper()
+	return strings.Contains(n.Client().Info(t.Context(), "replication").Val(), "role:master")
+}

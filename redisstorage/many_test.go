@@ -44,6 +44,7 @@ func together(t *testing.T, processes int, test, addr string) [][]byte {
 }
 
 func TestManyProcessesKeepTheRules(t *testing.T) {
+	t.Parallel()
 	together(t, 3, "TestStorageKeepsTheRules", startNode(t).Addr)
 }
 

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -37,7 +38,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// job is what one worker is told at its start.
+// job is what a member of a fleet is told at its start.
 type job struct {
 	Master string // of Sentinel
 	Redis  []string
@@ -62,6 +63,7 @@ type phase struct {
 	Pause    time.Duration // between two of them
 
 	Invalidate string // the step to be invalidated first; "": none
+	Deaf       bool   // from now on the storage can't be loaded before it has pushed something
 }
 
 // report is what it answers after a phase.
@@ -72,9 +74,28 @@ type report struct {
 	Worst    time.Duration  // the slowest request
 	Errors   []string       // some of them
 	Tokens   map[string]int // how often the API accepted which
-	Fetches  uint64         // of the pipeline since the start
-	Trouble  uint64         // calls of the storage that failed since the start
+	Trouble  uint64         // calls of the storage that failed
+	Lost     uint64         // leases that ended before they were given back
 	Unaware  bool           // it was stopped past its lease and did not know
+}
+
+// sum adds reports up.
+func sum(reports ...report) report {
+	all := report{Tokens: make(map[string]int)}
+	for _, r := range reports {
+		all.Requests += r.Requests
+		all.Failed += r.Failed
+		all.Refused += r.Refused
+		all.Worst = max(all.Worst, r.Worst)
+		all.Trouble += r.Trouble
+		all.Lost += r.Lost
+		all.Unaware = all.Unaware || r.Unaware
+		all.Errors = append(all.Errors, r.Errors...)
+		for name, n := range r.Tokens {
+			all.Tokens[name] += n
+		}
+	}
+	return all
 }
 
 // loginSteps are those of a login in two steps. Without a life tokens live for
@@ -90,10 +111,23 @@ func loginSteps(life time.Duration, rotate bool) authtest.Config {
 	}}
 }
 
-func work(text string, in io.Reader, out io.Writer) error {
-	var j job
-	if err := json.Unmarshal([]byte(text), &j); err != nil {
-		return err
+// member is a pipeline of a fleet, with a client and a storage of its own. A
+// worker is a process with one; a test may also have several in its own process.
+type member struct {
+	client   redis.UniversalClient
+	storage  *accidental
+	pipeline *requestforge.Pipeline
+	idle     []*http.Transport // with connections to be closed
+	api      *http.Client
+	trouble  uint64 // as far as it was reported
+}
+
+func newMember(j job) (*member, error) {
+	m := new(member)
+	transport := func() *http.Transport {
+		t := &http.Transport{}
+		m.idle = append(m.idle, t)
+		return t
 	}
 	sim := authtest.NewSimulator(loginSteps(j.Life, j.Rotate))
 	sim.URL = j.Auth
@@ -101,7 +135,7 @@ func work(text string, in io.Reader, out io.Writer) error {
 	for i := range steps {
 		for _, f := range []requestforge.Fetcher{steps[i].Fetcher, steps[i].Refresh} {
 			if f, ok := f.(*requestforge.BodyFetcher); ok {
-				f.Client = &http.Client{Transport: &http.Transport{}}
+				f.Client = &http.Client{Transport: transport()}
 			}
 		}
 	}
@@ -124,26 +158,70 @@ func work(text string, in io.Reader, out io.Writer) error {
 		})
 	}
 
-	client := redis.NewUniversalClient(&redis.UniversalOptions{Addrs: j.Redis, MasterName: j.Master, ContextTimeoutEnabled: true})
-	defer client.Close()
-	shared, err := redisstorage.New(client, redisstorage.Options{LeaseTTL: j.LeaseTTL})
+	m.client = redis.NewUniversalClient(&redis.UniversalOptions{Addrs: j.Redis, MasterName: j.Master, ContextTimeoutEnabled: true})
+	shared, err := redisstorage.New(m.client, redisstorage.Options{LeaseTTL: j.LeaseTTL})
 	if err != nil {
-		return err
+		return nil, err
 	}
-	storage := &accidental{Storage: shared, clock: j.Clock, lease: j.LeaseTTL}
-	storage.stop.Store(j.StopWithLock)
-	pipeline, err := requestforge.NewPipeline(requestforge.PipelineConfig{
-		Steps: steps, Storage: storage, StorageTimeout: j.StorageTimeout,
+	m.storage = &accidental{Storage: shared, clock: j.Clock, ttl: j.LeaseTTL}
+	m.storage.stop.Store(j.StopWithLock)
+	m.pipeline, err = requestforge.NewPipeline(requestforge.PipelineConfig{
+		Steps: steps, Storage: m.storage, StorageTimeout: j.StorageTimeout,
 	})
 	if err != nil {
+		return nil, err
+	}
+	stack, err := requestforge.NewTransport(requestforge.Config{BaseURL: j.Auth, Tokens: m.pipeline, Base: transport()})
+	if err != nil {
+		return nil, err
+	}
+	m.api = &http.Client{Transport: stack, Timeout: time.Minute}
+	return m, nil
+}
+
+func (m *member) close() {
+	m.pipeline.Close()
+	m.client.Close()
+	for _, t := range m.idle {
+		t.CloseIdleConnections()
+	}
+}
+
+// do is one phase.
+func (m *member) do(p phase) (report, error) {
+	if p.Deaf {
+		m.storage.deaf.Store(true)
+	}
+	if p.Invalidate != "" {
+		if err := m.pipeline.InvalidateStep(context.Background(), p.Invalidate); err != nil {
+			return report{}, err
+		}
+	}
+	r := report{Requests: p.Requests, Tokens: make(map[string]int)}
+	for i := range p.Requests {
+		if i > 0 {
+			time.Sleep(p.Pause)
+		}
+		request(m.api, &r)
+	}
+	trouble := m.pipeline.Stats().StorageErrors
+	r.Trouble, m.trouble = trouble-m.trouble, trouble
+	r.Lost = m.storage.lost.Swap(0)
+	r.Unaware = m.storage.unaware.Load()
+	return r, nil
+}
+
+// work is what a worker does: a phase for each line of in.
+func work(text string, in io.Reader, out io.Writer) error {
+	var j job
+	if err := json.Unmarshal([]byte(text), &j); err != nil {
 		return err
 	}
-	defer pipeline.Close()
-	transport, err := requestforge.NewTransport(requestforge.Config{BaseURL: j.Auth, Tokens: pipeline, Base: &http.Transport{}})
+	m, err := newMember(j)
 	if err != nil {
 		return err
 	}
-	api := &http.Client{Transport: transport, Timeout: time.Minute}
+	defer m.close()
 
 	// The other side closes the pipe when it has had enough, and when it dies.
 	commands := json.NewDecoder(bufio.NewReader(in))
@@ -158,24 +236,10 @@ func work(text string, in io.Reader, out io.Writer) error {
 		} else if err != nil {
 			return err
 		}
-		r := report{Requests: p.Requests, Tokens: make(map[string]int)}
-		if p.Invalidate != "" {
-			if err := pipeline.InvalidateStep(context.Background(), p.Invalidate); err != nil {
-				return err
-			}
+		r, err := m.do(p)
+		if err != nil {
+			return err
 		}
-		for i := range p.Requests {
-			if i > 0 {
-				time.Sleep(p.Pause)
-			}
-			request(api, &r)
-		}
-		stats := pipeline.Stats()
-		for _, s := range stats.Steps {
-			r.Fetches += s.Fetches
-		}
-		r.Trouble = stats.StorageErrors
-		r.Unaware = storage.unaware.Load()
 		if err := answers.Encode(r); err != nil {
 			return err
 		}
@@ -213,35 +277,65 @@ func request(api *http.Client, r *report) {
 // returns when the process goes on.
 func signalSelf(sig syscall.Signal) error { return syscall.Kill(os.Getpid(), sig) }
 
-// accidental is a Storage in a process that has bad luck: its clock is wrong,
-// or it is stopped when it has got the lock.
+// accidental is a Storage in a process that has bad luck: its clock is wrong, it
+// is stopped when it has got the lock, or it learns nothing but by a push.
 type accidental struct {
 	*redisstorage.Storage
 	clock   time.Duration // how far it is ahead
-	lease   time.Duration // how long a lease lasts
+	ttl     time.Duration // how long a lease lasts
 	stop    atomic.Bool   // the process stops itself with its next lease
 	unaware atomic.Bool   // it went on too late, and the lease didn't say so
+	deaf    atomic.Bool   // no Load works until something is pushed
+	lost    atomic.Uint64 // leases that ended before they were given back
+}
+
+var errDeaf = errors.New("nothing was pushed yet")
+
+func (a *accidental) Watch(ctx context.Context, keys []string, changed func(key string)) error {
+	return a.Storage.Watch(ctx, keys, func(key string) {
+		if key != "" {
+			a.deaf.Store(false)
+		}
+		changed(key)
+	})
+}
+
+// watchedLease is a lease that notes whether it was lost.
+type watchedLease struct {
+	requestforge.Lease
+	lost *atomic.Uint64
+}
+
+func (l watchedLease) Unlock(ctx context.Context) error {
+	if lost(l.Lease) {
+		l.lost.Add(1)
+	}
+	return l.Lease.Unlock(ctx)
 }
 
 func (a *accidental) TryLock(ctx context.Context, key string) (requestforge.Lease, bool, error) {
 	lease, ok, err := a.Storage.TryLock(ctx, key)
-	if ok && a.stop.CompareAndSwap(true, false) {
+	if err != nil || !ok {
+		return nil, false, err
+	}
+	if a.stop.CompareAndSwap(true, false) {
 		begun := time.Now()
 		signalSelf(syscall.SIGSTOP)
-		for time.Since(begun) < a.lease { // it may take a moment to work
+		for time.Since(begun) < a.ttl { // it may take a moment to work
 		}
-		select {
-		case <-lease.Done():
-		default:
+		if !lost(lease) {
 			a.unaware.Store(true)
 		}
 	}
-	return lease, ok, err
+	return watchedLease{lease, &a.lost}, true, nil
 }
 
 // What such a process writes is as much ahead as its clock, and what it reads
 // looks as much behind to it.
 func (a *accidental) Load(ctx context.Context, keys ...string) ([]requestforge.Entry, error) {
+	if a.deaf.Load() {
+		return nil, errDeaf
+	}
 	entries, err := a.Storage.Load(ctx, keys...)
 	for _, e := range entries {
 		shift(e.Record, -a.clock)

@@ -24,6 +24,7 @@ const jobVariable = "REPLICAS_JOB"
 type job struct {
 	Redis, Auth string
 	Share       bool
+	Patience    time.Duration // with Redis, and of Redis with an owner of the lock
 }
 
 // An order is a line of JSON on a replica's standard input, and an answer one
@@ -51,7 +52,7 @@ func replicate(text string, in io.Reader, out io.Writer) error {
 	})
 	defer client.Close()
 	shared, err := redisstorage.New(client, redisstorage.Options{
-		LeaseTTL: 2 * time.Second, // so long the others wait for one that died
+		LeaseTTL: j.Patience, // so long the others wait for one that died
 	})
 	if err != nil {
 		return err
@@ -69,7 +70,7 @@ func replicate(text string, in io.Reader, out io.Writer) error {
 	}
 	pipeline, err := requestforge.NewPipeline(requestforge.PipelineConfig{
 		Storage:        storage,
-		StorageTimeout: time.Second, // many processes on one small machine
+		StorageTimeout: j.Patience, // many processes on one small machine
 		Steps: []requestforge.Step{
 			{Name: "app", Fetcher: &requestforge.BodyFetcher{
 				URL:            j.Auth + "/app",
