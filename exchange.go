@@ -57,11 +57,26 @@ type rare struct {
 	schedule Schedule
 }
 
-// sendCount counts what one exchange did. The fields are atomic because a
+// sendCount counts what one exchange did. Most fields are atomic because a
 // foreign layer between ours may run several sends at once.
 type sendCount struct {
-	attempts atomic.Int32 // sends that the retry layer asked for
-	replays  atomic.Int32 // sends after a refusal
+	// begun is set for the first send of the retry layer that has the exchange
+	// in hand, before any layer below can read it. An atomic write would wait
+	// for all that was written before to reach the cache, the exchange itself
+	// first of all, and double what the retry layer costs.
+	begun bool
+
+	sends   atomic.Int32 // that retry layers asked for, without the one that begun stands for
+	replays atomic.Int32 // sends after a refusal
+}
+
+// attempts is how many sends the retry layers asked for.
+func (c *sendCount) attempts() int32 {
+	n := c.sends.Load()
+	if c.begun {
+		n++
+	}
+	return n
 }
 
 // newExchange begins one for req at the outermost of the layers that share it.
@@ -136,9 +151,13 @@ func (x *exchange) nextReplay(begin AuthRetryStrategy) time.Duration {
 
 // sent counts a send of the retry layer.
 func (x *exchange) sent() {
-	x.attempts.Add(1)
+	if !x.begun {
+		x.begun = true
+	} else {
+		x.sends.Add(1)
+	}
 	if up := x.above(); up != nil {
-		up.attempts.Add(1)
+		up.sends.Add(1)
 	}
 }
 
@@ -154,7 +173,7 @@ func (x *exchange) replayed() {
 // for the second time or later.
 func (x *exchange) retrying() bool {
 	up := x.above()
-	return up != nil && up.attempts.Load() > 1
+	return up != nil && up.attempts() > 1
 }
 
 // request returns a shallow copy of req: the first time x's own, then fresh

@@ -175,7 +175,7 @@ func countsOf(t *sendCount) (attempts, replays int64) {
 	if t == nil {
 		return 0, 0
 	}
-	return int64(t.attempts.Load()), int64(t.replays.Load())
+	return int64(t.attempts()), int64(t.replays.Load())
 }
 
 // outcome is the attribute that says how it ended. An empty one, which

@@ -24,7 +24,7 @@ func (b *tallyBase) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	n := int32(-1)
 	if t := sendCountFrom(req.Context()); t != nil {
-		n = t.attempts.Load()
+		n = t.attempts()
 		t.replays.Add(1)
 	}
 	b.seen = append(b.seen, n)
@@ -64,7 +64,7 @@ func TestRetryTellsForeignBasesOfLaterAttemptsOnly(t *testing.T) {
 		above := new(sendCount)
 		base = new(tallyBase)
 		(&RetryTransport{Base: base, Policy: policy}).RoundTrip(request(withSendCount(t.Context(), above), body))
-		if got := above.attempts.Load(); got != 3 {
+		if got := above.attempts(); got != 3 {
 			t.Errorf("%T: %d attempts counted in the sendCount from above, want 3", body, got)
 		}
 		if got := above.replays.Load(); got != 3 {
@@ -94,11 +94,11 @@ func TestRetryGivesLayersBelowOneExchange(t *testing.T) {
 		if x != nil && got != x {
 			t.Errorf("%s: another exchange went down", name)
 		}
-		if n := got.attempts.Load(); n != 3 {
+		if n := got.attempts(); n != 3 {
 			t.Errorf("%s: %d attempts counted, want 3", name, n)
 		}
 		if x == nil {
-			if a, r := above.attempts.Load(), above.replays.Load(); a != 3 || r != 6 {
+			if a, r := above.attempts(), above.replays.Load(); a != 3 || r != 6 {
 				t.Errorf("%d attempts and %d replays counted above, want 3 and 6", a, r)
 			}
 			if _, ok := got.body().Again(); ok {

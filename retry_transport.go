@@ -290,8 +290,7 @@ func (t *RetryTransport) resend(x *exchange, req *http.Request, resp *http.Respo
 			if x != nil {
 				count = &x.sendCount
 			} else {
-				count = new(sendCount)
-				count.attempts.Store(1)
+				count = &sendCount{begun: true}
 			}
 			ctx = withSendCount(ctx, count)
 		}
@@ -311,7 +310,7 @@ func (t *RetryTransport) attempt(x *exchange, req, out *http.Request) (resp *htt
 	if x != nil {
 		x.sent()
 	} else if up := sendCountFrom(out.Context()); up != nil {
-		up.attempts.Add(1)
+		up.sends.Add(1)
 	}
 	if d := t.Policy.AttemptTimeout; d > 0 {
 		resp, err = forwardWithin(d, &t.base, x, out)
@@ -353,10 +352,7 @@ type retryRun struct {
 // next decides what follows the send that gave resp or err: another one after
 // a wait, or none.
 func (r *retryRun) next(x *exchange, req *http.Request, resp *http.Response, err error) (wait time.Duration, ok bool) {
-	if r.sent >= r.RetryMax || roundtrip.Over(req) {
-		return 0, false
-	}
-	if x.lost(req) {
+	if r.sent >= r.RetryMax || roundtrip.Over(req) || x.lost(req) {
 		return 0, false
 	}
 	if !r.RetryNonIdempotent && !idempotent(req) && !undone(resp) {
@@ -372,23 +368,23 @@ func (r *retryRun) next(x *exchange, req *http.Request, resp *http.Response, err
 	if again, _ := check(req.Context(), resp, err); !again {
 		return 0, false
 	}
+	return r.wait(resp, err)
+}
 
+// wait returns the wait before another send, or false if that would be too long.
+func (r *retryRun) wait(resp *http.Response, err error) (time.Duration, bool) {
 	lo, hi := r.waits()
-	if wait, ok = asked(resp, err); ok {
-		if wait > hi {
-			return 0, false
-		}
-	} else if r.Backoff != nil {
-		if wait = r.Backoff(lo, hi, r.sent, resp); wait < 0 {
-			return 0, false
-		}
-	} else {
-		if r.pace == nil {
-			r.pace = newPace(lo, hi)
-		}
-		wait = min(max(r.pace.NextBackOff(), lo), hi)
+	if wait, ok := asked(resp, err); ok {
+		return wait, wait <= hi
 	}
-	return wait, true
+	if r.Backoff != nil {
+		wait := r.Backoff(lo, hi, r.sent, resp)
+		return wait, wait >= 0
+	}
+	if r.pace == nil {
+		r.pace = newPace(lo, hi)
+	}
+	return min(max(r.pace.NextBackOff(), lo), hi), true
 }
 
 // newPace returns the default backoff. Its intervals are the middles of the
