@@ -96,12 +96,11 @@ rooms: tools
 	@$(BIN)/rooms -max-mutual 5 -max-cycle 4 -max-lockers 1 -max-complexity 15 . >/dev/null
 
 # Tests that are parallel wait for servers and other processes most of the time,
-# so that more of them may run than there are cores.
+# so that more of them may run than there are cores, and two modules at once.
 race: tools
 	@rm -rf $(RUNS) && mkdir -p $(RUNS)
-	@for m in $(MODULES); do \
-		(cd $$m && $(call gotest,race) -race -shuffle=on -parallel=4 ./...) || exit 1; \
-	done
+	@printf '%s\n' $(MODULES) | xargs -P 2 -I {} sh -c \
+		'm={}; cd $$m && $(call gotest,race) -race -shuffle=on -parallel=4 ./...'
 
 # The tests that race leaves out, and go test has with the flags $(2): go list
 # says in which files they are. No other test is run. $(1) is the name of the run.
