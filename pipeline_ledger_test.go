@@ -318,6 +318,32 @@ func TestLedgerTakesOverWhatWasLoaded(t *testing.T) {
 	want(t, "mark of root", (*l.marks.Load())[0], 2)
 }
 
+// A storage may answer anything. A stamp that no storage gives must not make a
+// token which outlives its parent's revocation, nor lift the top of a step so far
+// that nothing can be saved any more.
+func TestRecordWithAStampOutOfRangeIsIgnored(t *testing.T) {
+	l := newTestLedger(t)
+	rs := &records{graph: l.graph, owner: l}
+	s := l.graph.step("a")
+	for _, c := range []struct {
+		stamp, root uint64
+		ok          bool
+	}{
+		{1, 1, true}, {maxStamp, maxStamp, true},
+		{0, 1, false}, {1, 0, false}, {maxStamp + 1, 1, false}, {1, maxStamp + 1, false}, {unrelated, 1, false}, {1, unrelated, false},
+	} {
+		r := &Record{Key: s.key, Token: &Token{AccessToken: "x"}, Stamp: c.stamp, Lineage: map[string]uint64{l.graph.step("root").key: c.root}}
+		h, err := rs.read(s, r, noon)
+		if (err == nil) != c.ok {
+			t.Errorf("stamp %d, root's %d: %v", c.stamp, c.root, err)
+		}
+		if err == nil {
+			l.takeOver(l.beginLoad(), []finding{{step: s, tok: h}})
+		}
+	}
+	want(t, "the tops", l.tops(), fmt.Sprint(stamps{maxStamp, maxStamp, 0, 0}))
+}
+
 func TestLedgerStampsWhatCouldNotBeSaved(t *testing.T) {
 	l := newTestLedger(t)
 	root := l.graph.step("root")

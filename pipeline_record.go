@@ -50,6 +50,9 @@ func (rs *records) read(s *step, r *Record, now time.Time) (*held, error) {
 		if !ok {
 			return nil, errors.New("it was made by another graph of steps")
 		}
+		if stamp == 0 || stamp > maxStamp {
+			return nil, errors.New("a stamp of its lineage is out of range")
+		}
 		made[a.index] = stamp
 	}
 	made[s.index] = r.Stamp
