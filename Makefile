@@ -8,6 +8,8 @@
 #	make mutations            the same, with faults put into the code: each is noticed
 #	make fuzz FUZZTIME=1m     every fuzz target, one after another
 #	make interop              inside real SDKs, and with real auth servers; needs Node.js and npm, too
+#	make browser              the page of forgez in headless Chromium; needs npm, too
+#	make release-check        whether a release would work, and strangers could install it
 #	make bench                side by side with the peers, on a machine with nothing else to do
 #	make nightly              the long forms of all of it
 #	make readme               write the Go blocks of the Markdown files anew
@@ -32,7 +34,7 @@ FILES := $(foreach f,$(FILES),$(if $(findstring /testdata/,/$(f)),,$(f)))
 # Every go.mod makes its folder a module to be checked. Those in APART take much
 # to download and build, or servers that not everybody has, and have a target of
 # their own.
-APART    := interop
+APART    := interop forgez/browser
 MODULES  := $(patsubst %/,%,$(dir $(filter go.mod %/go.mod,$(FILES))))
 MODULES  := $(filter-out $(APART),$(MODULES))
 GOFILES  := $(filter %.go,$(FILES))
@@ -41,12 +43,16 @@ MARKDOWN := $(filter %.md,$(FILES))
 BIN  := $(CURDIR)/.cache/bin
 RUNS := $(CURDIR)/.cache/runs
 
+# What is built with the race detector sleeps for a second before its end unless it
+# is told not to: a second for each package, and for each process that a test starts.
+export GORACE := atexit_sleep_ms=0 $(GORACE)
+
 # gotestsum runs go test, prints what it prints and keeps the records that
 # promises reads. $(1) is the name of the run, $$m the module.
 gotest = $(BIN)/gotestsum --format standard-quiet --hide-summary skipped \
 	--jsonfile "$(RUNS)/$(1)-$$(echo $$m | tr / -).json" --
 
-.PHONY: test soak conformance chaos mutations fuzz interop bench nightly readme tools $(PARTS)
+.PHONY: test soak release-check unpublished conformance chaos mutations fuzz interop browser bench nightly readme tools $(PARTS)
 .NOTPARALLEL:
 
 test:
@@ -85,7 +91,7 @@ staticcheck: tools
 
 # Every module but these has releases of its own, and so may not import what is
 # internal to the root.
-UNPUBLISHED := benchmarks,chaos,conformance,interop,tools
+UNPUBLISHED := benchmarks,chaos,conformance,forgez/browser,interop,shapes,tools
 
 imports: tools
 	@$(BIN)/imports -unpublished $(UNPUBLISHED) .
@@ -95,39 +101,51 @@ imports: tools
 rooms: tools
 	@$(BIN)/rooms -max-mutual 5 -max-cycle 4 -max-lockers 1 -max-complexity 15 . >/dev/null
 
+# In CI every test runs, in an order of its own. At home go test leaves out what passed
+# before and hasn't changed since, unless it is told not to: make test ANEW=-count=1.
+ANEW := $(if $(CI),-count=1 -shuffle=on)
+
 # Tests that are parallel wait for servers and other processes most of the time,
-# so that more of them may run than there are cores, and two modules at once.
+# so that more of them may run than there are cores, and three modules at once. Those
+# that take longest begin.
+FIRST := . redisstorage chaos benchmarks
+ORDER := $(filter $(MODULES),$(FIRST)) $(filter-out $(FIRST),$(MODULES))
+
 race: tools
 	@rm -rf $(RUNS) && mkdir -p $(RUNS)
-	@printf '%s\n' $(MODULES) | xargs -P 2 -I {} sh -c \
-		'm={}; cd $$m && $(call gotest,race) -race -shuffle=on -parallel=4 ./...'
+	@printf '%s\n' $(ORDER) | xargs -P 3 -I {} sh -c \
+		'm={}; cd $$m && $(call gotest,race) -race $(ANEW) -parallel=4 ./...'
 
-# The tests that race leaves out, and go test has with the flags $(2): go list
-# says in which files they are. No other test is run. $(1) is the name of the run.
-define leftout
-@mkdir -p $(RUNS) && rm -f $(RUNS)/$(1)-*
-@ignored='{{$$d := .Dir}}{{range .IgnoredGoFiles}}{{$$d}}/{{.}}{{"\n"}}{{end}}'; \
-for m in $(MODULES); do ( \
-	cd $$m; \
-	race=$$($(GO) list -race -f "$$ignored" ./...) || exit 1; \
-	still=$$($(GO) list $(2) -f "$$ignored" ./...) || exit 1; \
-	files=$$(echo "$$race" | grep '_test\.go$$' | grep -vxF "$$still"); \
-	[ -n "$$files" ] || exit 0; \
-	tests=$$(sed -n 's/^func \(Test[A-Za-z0-9_]*\)(.*/\1/p' $$files | sort -u | paste -sd '|' -); \
-	[ -n "$$tests" ] || exit 0; \
-	packages=$$(for f in $$files; do echo .$${f#"$$PWD"}; done | xargs -n 1 dirname | sort -u); \
-	$(call gotest,$(1)) $(2) -count=1 -shuffle=on -run "^($$tests)\$$" $$packages \
-) || exit 1; done
+# The tests of module $$1 that race leaves out, and go test has with $$flags: go
+# list says in which files they are. No other test is run. $$run names the run.
+define LEFTOUT
+m=$$1; cd $$m || exit 1
+ignored='{{$$d := .Dir}}{{range .IgnoredGoFiles}}{{$$d}}/{{.}}{{"\n"}}{{end}}'
+race=$$($(GO) list -race -f "$$ignored" ./...) || exit 1
+still=$$($(GO) list $$flags -f "$$ignored" ./...) || exit 1
+files=$$(echo "$$race" | grep '_test\.go$$' | grep -vxF "$$still")
+[ -n "$$files" ] || exit 0
+tests=$$(sed -n 's/^func \(Test[A-Za-z0-9_]*\)(.*/\1/p' $$files | sort -u | paste -sd '|' -)
+[ -n "$$tests" ] || exit 0
+packages=$$(for f in $$files; do echo .$${f#"$$PWD"}; done | xargs -n 1 dirname | sort -u)
+$(call gotest,$$run) $$flags $$anew -timeout=20m -run "^($$tests)\$$" $$packages
 endef
+export LEFTOUT
+
+# $(1) is the name of the run, $(2) its flags, and $(3) how many modules are at it at once.
+leftout = @mkdir -p $(RUNS) && rm -f $(RUNS)/$(1)-*; \
+	printf '%s\n' $(ORDER) | run=$(1) flags="$(2)" anew="$(ANEW)" xargs -n 1 -P $(3) sh -c "$$LEFTOUT" leftout
 
 # The race detector allocates, so that tests which count allocations are built
-# without it only: their files begin with //go:build !race.
+# without it only, and so are those whose numbers are so large that they would
+# take most of the time: their files begin with //go:build !race.
 allocs: tools
-	$(call leftout,allocs,)
+	$(call leftout,allocs,,3)
 
 # Those that take many processes, or real time, begin with //go:build soak.
+soak: ANEW := -count=1 -shuffle=on
 soak: servers tools
-	$(call leftout,soak,-race -tags soak)
+	$(call leftout,soak,-race -tags soak,1)
 	@$(BIN)/promises SOAK.md $(RUNS)/soak-*.json
 
 markdown: tools
@@ -141,7 +159,15 @@ readme: tools
 	@$(BIN)/readmecheck -w $(MARKDOWN)
 
 # Ours, one after another; the stack is part of .ci/run.
-WRAPS := auth retry logging reversed foreign options pipeline default-retry
+WRAPS := auth query cookie bare retry logging reversed foreign options pipeline default-retry
+
+# In a scratch clone of what is committed: tags, a module proxy of them, and a stranger
+# who installs every module.
+release-check: tools
+	@$(BIN)/release -check -unpublished $(UNPUBLISHED)
+
+unpublished:
+	@echo $(UNPUBLISHED)
 
 conformance:
 	@CONFORMANCE_CACHE=$(CURDIR)/.cache/conformance conformance/run.sh conformance/wraps/stack
@@ -160,11 +186,19 @@ interop: tools
 	@m=interop; cd interop && $(call gotest,interop) -race -shuffle=on ./...
 	@$(BIN)/promises interop/PROMISES.md $(RUNS)/interop-*.json
 
+# Likewise, after Chromium and axe-core are there.
+browser: tools
+	@forgez/browser/setup.sh
+	@cd forgez/browser && $(GO) vet ./... && $(BIN)/staticcheck ./...
+	@mkdir -p $(RUNS) && rm -f $(RUNS)/browser-*
+	@m=forgez/browser; cd $$m && $(call gotest,browser) -count=1 -shuffle=on -parallel=4 ./...
+	@$(BIN)/promises forgez/browser/PROMISES.md $(RUNS)/browser-*.json
+
 bench:
 	@$(GO) run -C benchmarks . -rounds 30
 	@cd benchmarks && $(GO) tool benchstat -col /impl -filter '.unit:(sec/op OR allocs/op)' samples/live.txt
 
-nightly: test soak conformance chaos mutations interop
+nightly: test soak conformance chaos mutations interop browser
 	@$(MAKE) --no-print-directory chaos SEED=$$(date +%s)
 	@CONFORMANCE_CACHE=$(CURDIR)/.cache/conformance conformance/run.sh $(WRAPS:%=conformance/wraps/%)
 	@$(MAKE) --no-print-directory fuzz FUZZTIME=5m

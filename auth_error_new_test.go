@@ -20,17 +20,17 @@ import (
 	"github.com/requestforge/requestforge"
 )
 
-// What a BodyFetcher says of an answer, NewAuthError says, too.
+// What an HTTPFetcher says of an answer, NewAuthError says, too.
 func TestNewAuthErrorAgreesWithTheFetchers(t *testing.T) {
 	for _, tt := range fetchFailures {
 		if tt.status/100 == 2 && tt.code == "" {
-			continue // only a BodyFetcher knows what it can't read
+			continue // only an HTTPFetcher knows what it can't read
 		}
 		t.Run(tt.name, func(t *testing.T) {
 			const at = "https://auth.example/token?key=" + fetchSecret
 			client := fetchAnswer(tt.status, tt.header, tt.body)
 			client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-			_, err := (&requestforge.BodyFetcher{URL: at, Client: client}).Fetch(t.Context(), requestforge.Input{})
+			_, err := (&requestforge.HTTPFetcher{URL: at, Client: client}).Fetch(t.Context(), requestforge.Input{})
 			want, _ := errors.AsType[*requestforge.AuthError](err)
 
 			resp, err := client.Post(at, "", nil)
@@ -83,7 +83,7 @@ func TestNewAuthErrorIsWhatItsArgumentsSay(t *testing.T) {
 		"a certificate":              {err: &tls.CertificateVerificationError{Err: errors.New("expired")}, want: "tls: failed to verify certificate: expired"},
 		"a body without an answer":   {body: `{"error":"invalid_grant"}`, want: "invalid_grant"},
 		"a refusal":                  {resp: answer(400, first), body: `{"error":"invalid_grant","error_description":"` + fetchSecret + `"}`, want: "invalid_grant: " + at + "400 Bad Request"},
-		"after redirects":            {resp: answer(403, second), body: fetchSecret, want: at + "403 Forbidden"},
+		"after redirects":            {resp: answer(403, second), body: fetchSecret, want: at + "after a redirect that made it a GET: 403 Forbidden"},
 		"without a request":          {resp: answer(503, nil, "Retry-After", "7"), want: "503 Service Unavailable; next try in 7s", transient: true},
 		"a request without a method": {resp: answer(404, &http.Request{URL: &url.URL{Scheme: "https", Host: "auth.example"}}), want: "GET https://auth.example: 404 Not Found"},
 		"a request without a URL":    {resp: answer(404, &http.Request{}), want: "404 Not Found"},
@@ -137,11 +137,31 @@ func TestNewAuthErrorShowsNoRedirectOfALoginClient(t *testing.T) {
 	n.err["https://auth.example/"+fetchSecret] = &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}
 	resp, err := requestforge.LoginClient("https://auth.example").Get("https://auth.example/start")
 	got := requestforge.NewAuthError(resp, nil, err)
-	if want := `requestforge: Get "https://auth.example/REDACTED": after a redirect: dial: connection refused`; got.Error() != want {
+	if want := `requestforge: Get "REDACTED": after a redirect: dial: connection refused`; got.Error() != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
 	if !requestforge.Transient(got) || !requestforge.Ambiguous(got) {
 		t.Error("it may pass, and the server may have acted")
+	}
+}
+
+// Where an origin is a wildcard, a redirect's host may be what the server was told.
+func TestAuthErrorShowsNoHostOfARedirect(t *testing.T) {
+	const host = fetchSecret + ".auth.example"
+	n := newLoginNet(t)
+	n.location["https://a.auth.example/start"] = "https://" + host + "/"
+	n.err["https://"+host+"/"] = &net.OpError{Op: "dial", Net: "tcp", Err: &net.DNSError{Err: "no such host", Name: host, IsNotFound: true}}
+	resp, err := requestforge.LoginClient("https://*.auth.example").Get("https://a.auth.example/start")
+	p, _ := requestforge.NewPipeline(requestforge.PipelineConfig{FetchRetries: -1, Steps: []requestforge.Step{{Name: "raw", Fetcher: requestforge.FetcherFunc(
+		func(context.Context, requestforge.Input) (*requestforge.Token, error) { return nil, err })}}})
+	_, raw := p.Token(t.Context())
+	for name, got := range map[string]error{"NewAuthError": requestforge.NewAuthError(resp, nil, err), "a raw error": raw} {
+		if got == nil || strings.Contains(got.Error(), fetchSecret) || !strings.Contains(got.Error(), "no such host") {
+			t.Errorf("%s: %v", name, got)
+		}
+		if _, ok := errors.AsType[*net.DNSError](got); !ok {
+			t.Errorf("%s: the cause is gone", name)
+		}
 	}
 }
 
@@ -176,9 +196,10 @@ func (namedStorage) Load(context.Context, ...string) ([]requestforge.Entry, erro
 func TestErrorsOfOtherModulesDontRepeatTheName(t *testing.T) {
 	var log bytes.Buffer
 	p, err := requestforge.NewPipeline(requestforge.PipelineConfig{
-		Storage: namedStorage{requestforge.NewMemoryStorage()},
-		Logger:  slog.New(slog.NewTextHandler(&log, nil)),
-		Steps: []requestforge.Step{{Name: "app", Fetcher: requestforge.FetcherFunc(func(context.Context, requestforge.Input) (*requestforge.Token, error) {
+		Storage:   namedStorage{requestforge.NewMemoryStorage()},
+		KeyPrefix: "test",
+		Logger:    slog.New(slog.NewTextHandler(&log, nil)),
+		Steps: []requestforge.Step{{Name: "app", Identity: "test", Fetcher: requestforge.FetcherFunc(func(context.Context, requestforge.Input) (*requestforge.Token, error) {
 			return nil, fmt.Errorf("sdk: %w", errors.New("requestforge: oauth2source: no source"))
 		})}},
 	})

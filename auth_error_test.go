@@ -163,7 +163,7 @@ func TestNetworkFailuresKeepTheirCauseAndShowNothing(t *testing.T) {
 		if r.URL.Path != "/token" {
 			panic(http.ErrAbortHandler)
 		}
-		http.Redirect(w, r, "/end/"+fetchSecret, http.StatusFound)
+		http.Redirect(w, r, "/end/"+fetchSecret, http.StatusTemporaryRedirect)
 	}))
 	moved.Config.ErrorLog = quiet
 	t.Cleanup(moved.Close)
@@ -188,7 +188,7 @@ func TestNetworkFailuresKeepTheirCauseAndShowNothing(t *testing.T) {
 		"cut off":               {url: fetchRawServer(t, "HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n"+fetchStd), want: "broke off", cause: func(err error) bool { return errors.Is(err, io.ErrUnexpectedEOF) }, transient: true, ambiguous: true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			f := &requestforge.BodyFetcher{URL: tt.url + "/token?key=" + fetchSecret, Form: url.Values{"password": {fetchSecret}}, Client: tt.client}
+			f := &requestforge.HTTPFetcher{URL: tt.url + "/token?key=" + fetchSecret, Form: url.Values{"password": {fetchSecret}}, Client: tt.client}
 			tok, err := f.Fetch(t.Context(), requestforge.Input{})
 			fetchFailed(t, tok, err, tt.want)
 			if tt.cause != nil && !tt.cause(err) {
@@ -213,7 +213,7 @@ func TestDialFailureAfterARedirectIsAmbiguous(t *testing.T) {
 		}
 		return fetchAnswer(302, http.Header{"Location": {"/end"}}, "").Transport.RoundTrip(req)
 	})}
-	tok, err := (&requestforge.BodyFetcher{URL: "https://auth.example/start", Client: client}).Fetch(t.Context(), requestforge.Input{})
+	tok, err := (&requestforge.HTTPFetcher{URL: "https://auth.example/start", Client: client}).Fetch(t.Context(), requestforge.Input{})
 	fetchFailed(t, tok, err, "after a redirect")
 	if !requestforge.Transient(err) || !requestforge.Ambiguous(err) {
 		t.Errorf("got transient %v, ambiguous %v", requestforge.Transient(err), requestforge.Ambiguous(err))
@@ -248,7 +248,7 @@ func TestSilentServerEndsWithTheContext(t *testing.T) {
 					time.AfterFunc(want, cancel)
 				}
 				start := time.Now()
-				f := &requestforge.BodyFetcher{URL: "https://auth.example/?key=" + fetchSecret, Client: &http.Client{Transport: silent, Timeout: tt.timeout}}
+				f := &requestforge.HTTPFetcher{URL: "https://auth.example/?key=" + fetchSecret, Client: &http.Client{Transport: silent, Timeout: tt.timeout}}
 				tok, err := f.Fetch(ctx, requestforge.Input{})
 				ae := fetchFailed(t, tok, err, "")
 				if took := time.Since(start); took != want || !errors.Is(err, tt.is) {
@@ -265,7 +265,7 @@ func TestSilentServerEndsWithTheContext(t *testing.T) {
 // What a client's own pipeline says is no server's words.
 func TestStepNamesOfAClientsOwnPipelineStayReadable(t *testing.T) {
 	inner := &requestforge.AuthError{Step: "app", Code: "invalid_client", Permanent: true}
-	f := &requestforge.BodyFetcher{URL: "https://auth.example", Client: &http.Client{Transport: fetchRT(func(*http.Request) (*http.Response, error) { return nil, inner })}}
+	f := &requestforge.HTTPFetcher{URL: "https://auth.example", Client: &http.Client{Transport: fetchRT(func(*http.Request) (*http.Response, error) { return nil, inner })}}
 	tok, err := f.Fetch(t.Context(), requestforge.Input{})
 	fetchFailed(t, tok, err, `step "app": invalid_client`)
 	if requestforge.Transient(err) {

@@ -1,23 +1,32 @@
-// Which answers mean that a token is bad, and the body that a predicate of the
-// user's may look into. What follows from a refusal is auth_transport.go's.
+// Which answers mean that a token is bad. What follows from a refusal is auth_transport.go's.
 
 package requestforge
 
 import (
-	"io"
+	"errors"
+	"fmt"
 	"net/http"
+	"slices"
 
 	"github.com/requestforge/requestforge/internal/challenge"
+	"github.com/requestforge/requestforge/internal/roundtrip"
 )
 
+// A refuser says which answers refuse a token: AuthTransport.Refused and RefusedStatus.
+type refuser struct {
+	ask  func(*http.Response) bool
+	also []int
+}
+
 // refused reports whether resp means that tok is bad, and notes on tok if resp
-// means the opposite. ask is AuthTransport.Refused.
-func refused(ask func(*http.Response) bool, tok *Token, resp *http.Response) bool {
+// means the opposite.
+func (r refuser) refused(tok *Token, resp *http.Response) bool {
 	var bad bool
-	if ask != nil {
-		bad = askRefused(ask, resp)
+	if r.ask != nil {
+		roundtrip.Show(resp, func(shown *http.Response) { bad = r.ask(shown) })
 	} else {
-		bad = resp.StatusCode == http.StatusUnauthorized && !insufficientScope(resp)
+		status := resp.StatusCode == http.StatusUnauthorized || slices.Contains(r.also, resp.StatusCode)
+		bad = status && challenged(resp) == challenge.Refused
 	}
 	if !bad && accepts(resp) {
 		tok.accept()
@@ -25,77 +34,36 @@ func refused(ask func(*http.Response) bool, tok *Token, resp *http.Response) boo
 	return bad
 }
 
+// usual reports whether resp, which a token has earned that some server took before,
+// says nothing new. By far the most answers are such.
+func (r refuser) usual(tok *Token, resp *http.Response) bool {
+	return r.ask == nil && resp.StatusCode < 400 && tok.taken()
+}
+
+// check returns what is wrong with the fields that say what a refusal is.
+func (r refuser) check() (errs []error) {
+	if r.ask != nil && len(r.also) > 0 {
+		errs = append(errs, errors.New("RefusedStatus is set, and so is Refused, which decides alone; leave one of them out"))
+	}
+	for _, status := range r.also {
+		if status < 400 || status > 599 {
+			errs = append(errs, fmt.Errorf("RefusedStatus has %d; where an answer that isn't an error refuses, Refused has to read it", status))
+		}
+	}
+	return errs
+}
+
 // accepts reports whether resp shows that its token was good.
 func accepts(resp *http.Response) bool {
-	return resp.StatusCode < 400 || insufficientScope(resp)
+	return resp.StatusCode < 400 || challenged(resp) == challenge.Insufficient
 }
 
-// insufficientScope reports whether resp says that the token is good but not
-// for this (RFC 6750 §3.1).
-func insufficientScope(resp *http.Response) bool {
-	return (resp.StatusCode == http.StatusUnauthorized || resp.StatusCode == http.StatusForbidden) &&
-		challenge.HasBearerError(resp.Header, "insufficient_scope")
-}
-
-// maxPeek is how much of a body a Refused predicate may read.
-const maxPeek = 64 << 10
-
-// askRefused asks the predicate, and puts back what it read of the body.
-func askRefused(refused func(*http.Response) bool, resp *http.Response) bool {
-	if resp.StatusCode == http.StatusSwitchingProtocols {
-		return refused(&http.Response{Status: resp.Status, StatusCode: resp.StatusCode, Header: resp.Header, Body: http.NoBody, Request: resp.Request})
+// challenged is what the challenges of resp say of the token. Those of answers
+// other than 401 and 403 say nothing.
+func challenged(resp *http.Response) challenge.Verdict {
+	switch resp.StatusCode {
+	case http.StatusUnauthorized, http.StatusForbidden:
+		return challenge.VerdictOf(resp.Header)
 	}
-	body := resp.Body
-	peek := &peek{src: body}
-	resp.Body = peek
-	answer := refused(resp)
-	if len(peek.kept) == 0 && peek.err == nil {
-		resp.Body = body
-	} else {
-		resp.Body = &putBack{peek.kept, peek.err, body}
-	}
-	return answer
-}
-
-// peek keeps what is read through it, up to maxPeek bytes, where it ends. Its
-// Close does nothing.
-type peek struct {
-	src  io.Reader
-	kept []byte
-	err  error // of src
-}
-
-func (p *peek) Read(b []byte) (int, error) {
-	if p.err != nil {
-		return 0, p.err
-	}
-	room := maxPeek - len(p.kept)
-	if room == 0 {
-		return 0, io.EOF
-	}
-	n, err := p.src.Read(b[:min(len(b), room)])
-	p.kept = append(p.kept, b[:n]...)
-	p.err = err
-	return n, err
-}
-
-func (p *peek) Close() error { return nil }
-
-// putBack is a body of which the beginning was read already.
-type putBack struct {
-	kept []byte
-	err  error // what came after kept, if src has nothing more
-	io.ReadCloser
-}
-
-func (p *putBack) Read(b []byte) (int, error) {
-	if len(p.kept) > 0 {
-		n := copy(b, p.kept)
-		p.kept = p.kept[n:]
-		return n, nil
-	}
-	if p.err != nil {
-		return 0, p.err
-	}
-	return p.ReadCloser.Read(b)
+	return challenge.Refused
 }

@@ -31,7 +31,7 @@ func TestLayersKeepTheRoundTripperContract(t *testing.T) {
 		"retry, foreign, auth": func(next http.RoundTripper) http.RoundTripper { return retry(foreign{auth(next)}) },
 		"the stack of a Config": func(next http.RoundTripper) http.RoundTripper {
 			rt, err := rf.NewTransport(rf.Config{
-				Base: next, Tokens: static("t"), Origins: []string{rf.AnyOrigin}, AllowPlaintext: true,
+				Base: next, Source: static("t"), Origins: []string{rf.AnyOrigin}, AllowPlaintext: true,
 				Retry: rf.ExponentialBackoff(2, 1, 1), Logger: slog.New(slog.NewJSONHandler(io.Discard, nil)),
 			})
 			if err != nil {

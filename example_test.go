@@ -32,12 +32,12 @@ func Example() {
 
 	tokens, err := requestforge.NewPipeline(requestforge.PipelineConfig{
 		Steps: []requestforge.Step{
-			{Name: "app", Fetcher: &requestforge.BodyFetcher{
+			{Name: "app", Fetcher: &requestforge.HTTPFetcher{
 				URL:        srv.URL + "/v1/app/token",
 				Form:       url.Values{"grant_type": {"client_credentials"}},
 				ClientAuth: &requestforge.ClientAuth{ID: "shop", Secret: "made-up"},
 			}},
-			{Name: "user", DependsOn: []string{"app"}, Fetcher: &requestforge.BodyFetcher{
+			{Name: "user", DependsOn: []string{"app"}, Fetcher: &requestforge.HTTPFetcher{
 				URL:        srv.URL + "/v1/user/token",
 				HeaderFrom: map[string]string{"X-App-Token": "app"},
 				JSON:       map[string]any{"username": "ann", "password": "made-up"},
@@ -49,7 +49,7 @@ func Example() {
 	}
 	transport, err := requestforge.NewTransport(requestforge.Config{
 		BaseURL: srv.URL + "/api",
-		Tokens:  tokens,
+		Source:  tokens,
 	})
 	if err != nil {
 		log.Fatal(err)
@@ -75,7 +75,7 @@ func Example_threeSteps() {
 		Steps: []requestforge.Step{{
 			Name: "device",
 			TTL:  30 * 24 * time.Hour, // a token from a header doesn't say
-			Fetcher: &requestforge.HeaderFetcher{
+			Fetcher: &requestforge.HTTPFetcher{
 				URL:         srv.URL + "/v1/device/register",
 				Header:      http.Header{"X-Device-Id": {"unique-device-id"}, "X-Device-Type": {"mobile"}},
 				TokenHeader: "X-Device-Token",
@@ -85,7 +85,7 @@ func Example_threeSteps() {
 			Name:      "app",
 			DependsOn: []string{"device"},
 			TTL:       time.Hour,
-			Fetcher: &requestforge.BodyFetcher{
+			Fetcher: &requestforge.HTTPFetcher{
 				URL:        srv.URL + "/v1/app/token",
 				HeaderFrom: map[string]string{"X-Device-Token": "device"},
 				ClientAuth: &requestforge.ClientAuth{ID: "shop", Secret: "made-up", InBody: true},
@@ -94,7 +94,7 @@ func Example_threeSteps() {
 			Name:      "user",
 			DependsOn: []string{"app"},
 			TTL:       15 * time.Minute,
-			Fetcher: &requestforge.BodyFetcher{
+			Fetcher: &requestforge.HTTPFetcher{
 				URL:        srv.URL + "/v1/user/token",
 				HeaderFrom: map[string]string{"X-App-Token": "app"},
 				JSON:       map[string]any{"username": "ann", "password": "made-up"},
@@ -125,17 +125,17 @@ func Example_sessionKeyAccess() {
 
 	tokens, err := requestforge.NewPipeline(requestforge.PipelineConfig{
 		Steps: []requestforge.Step{
-			{Name: "session", TTL: 24 * time.Hour, Fetcher: &requestforge.HeaderFetcher{
+			{Name: "session", TTL: 24 * time.Hour, Fetcher: &requestforge.HTTPFetcher{
 				URL:         srv.URL + "/v1/login",
 				JSON:        map[string]any{"username": "ann", "password": "made-up"},
 				TokenHeader: "X-Session-Token", TokenType: "Session",
 			}},
-			{Name: "key", DependsOn: []string{"session"}, TTL: 12 * time.Hour, Fetcher: &requestforge.HeaderFetcher{
+			{Name: "key", DependsOn: []string{"session"}, TTL: 12 * time.Hour, Fetcher: &requestforge.HTTPFetcher{
 				URL:         srv.URL + "/v1/apikey/generate",
 				HeaderFrom:  map[string]string{"Authorization": "session"}, // Session …
 				TokenHeader: "X-API-Key", TokenType: "ApiKey",
 			}},
-			{Name: "access", DependsOn: []string{"key"}, TTL: 30 * time.Minute, Fetcher: &requestforge.BodyFetcher{
+			{Name: "access", DependsOn: []string{"key"}, TTL: 30 * time.Minute, Fetcher: &requestforge.HTTPFetcher{
 				URL:        srv.URL + "/v1/token",
 				HeaderFrom: map[string]string{"X-API-Key": "key"}, // without its type
 				JSON:       map[string]any{"grant_type": "api_key"},
@@ -145,7 +145,7 @@ func Example_sessionKeyAccess() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	transport, err := requestforge.NewTransport(requestforge.Config{BaseURL: srv.URL, Tokens: tokens})
+	transport, err := requestforge.NewTransport(requestforge.Config{BaseURL: srv.URL, Source: tokens})
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -170,7 +170,7 @@ func Example_incorrect() {
 		if err != nil {
 			log.Fatal(err)
 		}
-		transport, err := requestforge.NewTransport(requestforge.Config{BaseURL: srv.URL, Tokens: tokens})
+		transport, err := requestforge.NewTransport(requestforge.Config{BaseURL: srv.URL, Source: tokens})
 		if err != nil {
 			log.Fatal(err)
 		}
@@ -199,7 +199,7 @@ func ExampleNewTransport() {
 
 	transport, err := requestforge.NewTransport(requestforge.Config{
 		BaseURL:       srv.URL + "/v1",
-		Tokens:        tokens,
+		Source:        tokens,
 		AuthRetry:     requestforge.SimpleAuthRetry(1, 500*time.Millisecond),
 		ExcludedPaths: []string{"/health"},
 		Retry:         requestforge.ExponentialBackoff(3, time.Second, time.Minute),
@@ -241,11 +241,11 @@ func ExampleNewTransport_mistakes() {
 // The graph of the steps is checked before anything is sent, and the error
 // names the steps.
 func ExampleNewPipeline() {
-	var login requestforge.Fetcher = &requestforge.BodyFetcher{URL: "https://auth.example.com/token"}
+	var login requestforge.Fetcher = &requestforge.HTTPFetcher{URL: "https://auth.example.com/token"}
 	for _, steps := range [][]requestforge.Step{
 		{{Name: "app", DependsOn: []string{"user"}, Fetcher: login}, {Name: "user", DependsOn: []string{"app"}, Fetcher: login}},
 		{{Name: "user", DependsOn: []string{"ap"}, Fetcher: login}},
-		{{Name: "app", Fetcher: login}, {Name: "user", DependsOn: []string{"app"}, Fetcher: login}, {Name: "audit", Fetcher: login}},
+		{{Name: "app", Fetcher: login}, {Name: "user", DependsOn: []string{"app"}, Fetcher: login}, {Name: "app", Fetcher: login}},
 	} {
 		_, err := requestforge.NewPipeline(requestforge.PipelineConfig{Steps: steps})
 		fmt.Println(err)
@@ -253,7 +253,7 @@ func ExampleNewPipeline() {
 	// Output:
 	// requestforge: steps depend on each other in a cycle: "app" -> "user" -> "app"
 	// requestforge: step "user" depends on "ap", which is no step of this pipeline
-	// requestforge: steps "user" and "audit" are nobody's parents; a pipeline has one such step, whose token goes on requests
+	// requestforge: two steps are named "app"; names are unique
 }
 
 // Without the rest of the stack: an API key that never changes, in a header of
@@ -264,7 +264,7 @@ func ExampleAuthTransport() {
 
 	client := &http.Client{Transport: &requestforge.AuthTransport{
 		Source:  requestforge.StaticToken(&requestforge.Token{AccessToken: "k-123"}),
-		Header:  "X-API-Key",
+		Attach:  []requestforge.Place{{Header: "X-API-Key"}},
 		Origins: []string{srv.URL},
 	}}
 	resp, err := client.Get(srv.URL)
@@ -288,13 +288,53 @@ func ExampleAuthTransport_sdk() {
 
 	sdk := &ticketSDK{Key: "unused", BaseURL: srv.URL, HTTPClient: &http.Client{
 		Transport: &requestforge.AuthTransport{
-			Source:       tokens,
-			Origins:      []string{srv.URL},
-			CallerHeader: requestforge.ReplaceCaller,
+			Source:     tokens,
+			Origins:    []string{srv.URL},
+			OnConflict: requestforge.ReplaceCaller,
 		},
 	}}
 	fmt.Println(sdk.Close(42))
 	// Output: ticket 42 is closed
+}
+
+// An API that wants a session in a cookie, the session's CSRF token in a header and
+// a key of the program's own in the query; and a signature over each request.
+func ExamplePlace() {
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintln(w, r.Header.Get("Cookie"))
+		fmt.Fprintln(w, r.Header.Get("X-CSRF-Token"), r.Header.Get("X-Signature")[:8])
+		fmt.Fprintln(w, r.URL)
+	}))
+	defer srv.Close()
+
+	client := &http.Client{Transport: &requestforge.AuthTransport{
+		Source: requestforge.StaticToken(&requestforge.Token{
+			AccessToken: "s-1",
+			Extra:       map[string]any{"csrf": "c-1", "key": "shared"}, // what the login answered beside it
+		}),
+		Origins: []string{srv.URL},
+		Attach: []requestforge.Place{
+			{Cookie: "session"},
+			{Header: "X-CSRF-Token", Value: "csrf"},
+			{Query: "api_key", Text: "k-123"},
+		},
+		Prepare: func(out *http.Request, tok *requestforge.Token) error {
+			mac := hmac.New(sha256.New, []byte(tok.Value("key")))
+			fmt.Fprintln(mac, out.Method, out.URL.RequestURI())
+			out.Header.Set("X-Signature", hex.EncodeToString(mac.Sum(nil)))
+			return nil
+		},
+	}}
+	resp, err := client.Get(srv.URL + "/orders")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer resp.Body.Close()
+	io.Copy(os.Stdout, resp.Body)
+	// Output:
+	// session=s-1
+	// c-1 d17edf08
+	// /orders?api_key=k-123
 }
 
 // The type of a token goes before it, in the Authorization header only.
@@ -319,7 +359,7 @@ func ExampleStaticToken() {
 func ExampleTransport_Explain() {
 	transport, err := requestforge.NewTransport(requestforge.Config{
 		BaseURL:       "https://api.example.com/v1",
-		Tokens:        requestforge.StaticToken(&requestforge.Token{AccessToken: "t-123"}),
+		Source:        requestforge.StaticToken(&requestforge.Token{AccessToken: "t-123"}),
 		ExcludedPaths: []string{"/health", "/public/*", "/docs/**"},
 	})
 	if err != nil {
@@ -375,7 +415,7 @@ func ExampleLoggingTransport() {
 	}
 	resp.Body.Close()
 	// Output:
-	// level=INFO msg=request attempts=1 replayed=0 method=GET url="https://api.example.com/users?session=REDACTED" status=200 request_header="map[Accept:[application/json] Cookie:[REDACTED]]" response_header="map[Cache-Control:[no-store] Content-Type:[application/json]]"
+	// level=INFO msg=request attempts=1 replayed=0 auth=sent method=GET url="https://api.example.com/users?session=REDACTED" status=200 request_header="map[Accept:[application/json] Cookie:[REDACTED]]" response_header="map[Cache-Control:[no-store] Content-Type:[application/json]]"
 }
 
 // A request that may be repeated is sent again after a failure: here twice,
@@ -391,7 +431,7 @@ func ExampleExponentialBackoff() {
 
 	transport, err := requestforge.NewTransport(requestforge.Config{
 		BaseURL: srv.URL,
-		Tokens:  tokens,
+		Source:  tokens,
 		Retry:   requestforge.ExponentialBackoff(3, 10*time.Millisecond, time.Second),
 	})
 	if err != nil {
@@ -551,33 +591,21 @@ func ExamplePipeline_Refresh() {
 func ExamplePipeline_Forget() {
 	srv := authtest.NewServer(twoSteps)
 	defer srv.Close()
-	storage := requestforge.NewMemoryStorage()
-	tokens, err := requestforge.NewPipeline(requestforge.PipelineConfig{
-		Steps:     srv.Steps(),
-		Storage:   storage,
-		KeyPrefix: "myapp",
-	})
+	tokens, err := requestforge.NewPipeline(requestforge.PipelineConfig{Steps: srv.Steps()})
 	if err != nil {
 		log.Fatal(err)
 	}
 
 	ctx := context.Background()
-	stored := func() bool {
-		entries, err := storage.Load(ctx, "myapp:user")
-		if err != nil {
-			log.Fatal(err)
-		}
-		return entries[0].Record != nil
-	}
 	tokens.Token(ctx)
-	fmt.Println("stored:", stored())
+	fmt.Println(tokens.State(ctx).Steps[1].Status)
 	if err := tokens.Forget(ctx); err != nil {
 		log.Fatal(err)
 	}
-	fmt.Println("stored:", stored())
+	fmt.Println(tokens.State(ctx).Steps[1].Status)
 	// Output:
-	// stored: true
-	// stored: false
+	// live
+	// none
 }
 
 // Where an API refuses user tokens because their application token was
@@ -649,7 +677,7 @@ func ExampleStep_ttl() {
 			Steps: []requestforge.Step{{
 				Name:    "app",
 				TTL:     ttl,
-				Fetcher: &requestforge.BodyFetcher{URL: srv.URL + "/app"},
+				Fetcher: &requestforge.HTTPFetcher{URL: srv.URL + "/app"},
 			}},
 		})
 		if err != nil {
@@ -694,7 +722,7 @@ func ExampleAuthError() {
 	srv := authtest.NewServer(twoSteps)
 	defer srv.Close()
 	steps := srv.Steps()
-	steps[1].Fetcher.(*requestforge.BodyFetcher).JSON = map[string]any{"username": "ann", "password": "a typo"}
+	steps[1].Fetcher.(*requestforge.HTTPFetcher).JSON = map[string]any{"username": "ann", "password": "a typo"}
 	tokens, err := requestforge.NewPipeline(requestforge.PipelineConfig{Steps: steps})
 	if err != nil {
 		log.Fatal(err)
@@ -715,7 +743,7 @@ func ExampleAuthError() {
 
 // The earlier token goes in a header, and the body has data that depends on
 // it.
-func ExampleBodyFetcher_bodyFrom() {
+func ExampleHTTPFetcher_bodyFrom() {
 	srv := authtest.NewServer(mixedSteps)
 	defer srv.Close()
 
@@ -723,7 +751,7 @@ func ExampleBodyFetcher_bodyFrom() {
 		Steps: []requestforge.Step{{
 			Name: "device",
 			TTL:  30 * 24 * time.Hour,
-			Fetcher: &requestforge.HeaderFetcher{
+			Fetcher: &requestforge.HTTPFetcher{
 				URL:         srv.URL + "/device/register",
 				Header:      http.Header{"X-Device-Id": {"device-123"}},
 				TokenHeader: "X-Device-Token",
@@ -732,7 +760,7 @@ func ExampleBodyFetcher_bodyFrom() {
 			Name:      "access",
 			DependsOn: []string{"device"},
 			TTL:       30 * time.Minute,
-			Fetcher: &requestforge.BodyFetcher{
+			Fetcher: &requestforge.HTTPFetcher{
 				URL:        srv.URL + "/token",
 				HeaderFrom: map[string]string{"X-Device-Token": "device"},
 				BodyFrom: func(in requestforge.Input) (any, error) {
@@ -758,12 +786,12 @@ func ExampleBodyFetcher_bodyFrom() {
 }
 
 // A signed request for a token. GetBody has the body as it will go out.
-func ExampleBodyFetcher_prepare() {
+func ExampleHTTPFetcher_prepare() {
 	srv := signedAuth()
 	defer srv.Close()
 	key := []byte("made-up")
 
-	fetcher := &requestforge.BodyFetcher{
+	fetcher := &requestforge.HTTPFetcher{
 		URL:            srv.URL + "/auth/token",
 		JSON:           map[string]any{"grant_type": "signed"},
 		TokenField:     "token",
@@ -905,7 +933,7 @@ func sessionLogin() *httptest.Server {
 	}))
 }
 
-// The error of a fetcher of your own says what that of a BodyFetcher would say:
+// The error of a fetcher of your own says what that of an HTTPFetcher would say:
 // the pipeline tries again, waits, or gives up in the same way.
 func ExampleNewAuthError() {
 	resp := &http.Response{StatusCode: http.StatusBadRequest}

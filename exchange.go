@@ -1,6 +1,5 @@
-// One caller's request on its way through our own layers: what they share
-// without a word in the request itself. Replaying a body lives in
-// internal/replay.
+// State that the layers share about one request of the caller, without any change to the
+// request. Replaying a body lives in internal/replay.
 
 package requestforge
 
@@ -8,99 +7,124 @@ import (
 	"context"
 	"io"
 	"net/http"
-	"sync/atomic"
-	"time"
+	"net/url"
+	"strings"
 
+	"github.com/requestforge/requestforge/internal/deadconn"
 	"github.com/requestforge/requestforge/internal/replay"
 	"github.com/requestforge/requestforge/internal/roundtrip"
 )
 
-// exchange is one RoundTrip of the caller as our layers see it together. The
-// outermost layer that needs one allocates it and hands it to the layer
-// below by a direct call (see layer); a layer that sits above a foreign
-// RoundTripper puts its sendCount into the context instead, but only where the
-// layers below must know it.
+// exchange is one RoundTrip of the caller across all layers of this package. The outermost
+// layer that needs an exchange allocates one and passes it to the next layer by a direct
+// call (see layer). A layer above a foreign RoundTripper puts its sendCount into the
+// context instead, and only if the layers below have to know the count.
 //
-// It exists for three promises: the sends of all layers together stay within
-// one budget, one body is kept once however many layers may send it again,
-// and the log record can say what happened below, all of it in the one
-// allocation that copying the request costs anyway.
+// An exchange keeps three promises. All layers together stay within one budget of sends. A
+// body is kept once, however many layers may send the body again. The log record can say
+// what happened below. All three fit in the one allocation that copying the request costs
+// anyway.
 //
-// Every request pays for its size: what most don't need is in rare.
+// Every request pays for the size of an exchange: with the fields beside the request, the
+// exchange fills the size class after that of a request alone. Fields that few requests
+// need are in rare.
 type exchange struct {
-	sendCount
-
-	// out is the first copy of the request that is sent, here so that
-	// it needs no allocation of its own (see request).
+	// out is the first copy of the request that is sent. The copy is part of the exchange
+	// to save an allocation (see request).
 	out http.Request
 
-	*rare // nil: none of it is needed
+	// value is the value of the token's header in out, also to save an allocation. No other
+	// request shares the array, so a transport that writes into a header's values harms out
+	// only.
+	value [1]string
+
+	// caller is the request as the outermost layer got the request, without any credential
+	// of ours. Functions of the program see caller.
+	caller *http.Request
+
+	// auth is the outermost layer that has put a token on the request.
+	auth layer
+
+	*rare // nil: the request needs no field of rare
 }
 
-// rare is what an exchange needs only for some requests.
+// rare holds the fields that only some requests need: requests that are logged, refused,
+// sent again, or whose body can't be had again.
 type rare struct {
+	sendCount
+
 	// up is the sendCount of a layer above a foreign RoundTripper, or nil.
 	up *sendCount
 
-	// kept keeps the caller's body if it can't be had again through
-	// GetBody; unused (see replay.Body.Used) until a layer begins it. Nil
-	// for a request that has no such body.
+	// kept keeps the caller's body if the body can't be had again through GetBody. It is
+	// unused (see replay.Body.Used) until a layer begins to keep the body, and nil for any
+	// other request.
 	kept *replay.Body
 
-	// bound is how much of such a body a layer above wants kept, in bytes.
-	// 0: no layer above sends again; negative: keep nothing.
+	// bound is how much of such a body a layer above wants kept, in bytes. 0: no layer
+	// above sends again; negative: keep nothing.
 	bound int64
 
-	// schedule is asked after each refusal, nil until the first one. It
-	// belongs to the caller's request, not to one attempt of the retry
-	// layer, which is what keeps the send budget additive.
-	schedule Schedule
+	// states are what layers remember of the caller's request. A state spans all attempts
+	// of the layers above, which keeps the send budget additive.
+	states []*layerState
+
+	// moved is where the last send went; nil if the layers above know that URL.
+	moved *movement
+
+	// jarAt is where the last send went, if its token has cookies; else nil.
+	jarAt *url.URL
+
+	// tries counts the sends that repeated a token only seconds old. The bound holds for
+	// all young tokens of one request together, since servers change their minds.
+	tries int
+
+	// note is the auth layer's note for the log; nil if there is no note.
+	note *authNote
 }
 
-// sendCount counts what one exchange did. Most fields are atomic because a
-// foreign layer between ours may run several sends at once.
-type sendCount struct {
-	// begun is set for the first send of the retry layer that has the exchange
-	// in hand, before any layer below can read it. An atomic write would wait
-	// for all that was written before to reach the cache, the exchange itself
-	// first of all, and double what the retry layer costs.
-	begun bool
-
-	sends   atomic.Int32 // that retry layers asked for, without the one that begun stands for
-	replays atomic.Int32 // sends after a refusal
+// layerState is the memory of one layer about one request of the caller.
+type layerState struct {
+	layer layer
+	state any // the layer's own; nil: no state yet
 }
 
-// attempts is how many sends the retry layers asked for.
-func (c *sendCount) attempts() int32 {
-	n := c.sends.Load()
-	if c.begun {
-		n++
-	}
-	return n
-}
-
-// newExchange begins one for req at the outermost of the layers that share it.
+// newExchange begins an exchange for req at the outermost layer.
 func newExchange(req *http.Request) *exchange {
 	up := sendCountFrom(req.Context())
 	if up != nil || oneShot(req) {
 		return newLargeExchange(req, up)
 	}
-	return new(exchange)
+	return &exchange{caller: req}
 }
 
-// newLargeExchange begins one with the rest of it.
+// newLargeExchange begins an exchange with its rare fields, in one allocation.
 func newLargeExchange(req *http.Request, up *sendCount) *exchange {
 	if !oneShot(req) {
-		return &exchange{rare: &rare{up: up}}
+		all := new(struct {
+			exchange
+			rest rare
+		})
+		all.rest.up = up
+		all.exchange.rare, all.caller = &all.rest, req
+		return &all.exchange
 	}
 	all := new(struct {
 		exchange
 		rest rare
 		body replay.Body
 	})
-	all.rest = rare{up: up, kept: &all.body}
-	all.exchange.rare = &all.rest
+	all.rest.up, all.rest.kept = up, &all.body
+	all.exchange.rare, all.caller = &all.rest, req
 	return &all.exchange
+}
+
+// rest returns the rare fields of x, and allocates them if necessary.
+func (x *exchange) rest() *rare {
+	if x.rare == nil {
+		x.rare = new(rare)
+	}
+	return x.rare
 }
 
 // above is the sendCount of a layer above a foreign RoundTripper, or nil.
@@ -111,7 +135,15 @@ func (x *exchange) above() *sendCount {
 	return x.up
 }
 
-// body is where the caller's body is kept, nil if it needn't be. x may be nil.
+// tried is rare.tries.
+func (x *exchange) tried() int {
+	if x.rare == nil {
+		return 0
+	}
+	return x.tries
+}
+
+// body is where the caller's body is kept; nil if no layer needs the body. x may be nil.
 func (x *exchange) body() *replay.Body {
 	if x == nil || x.rare == nil {
 		return nil
@@ -127,45 +159,171 @@ func (x *exchange) keep() int64 {
 	return x.bound
 }
 
-// wantKept says how much of the body a layer wants kept, unless one above it
-// has already.
+// wantKept says how much of the body a layer wants kept. The first layer decides.
 func (x *exchange) wantKept(n int64) {
 	if x.rare != nil && x.bound == 0 {
 		x.bound = n
 	}
 }
 
-// nextReplay is how long to wait before the next replay, by the schedule that
-// begin makes for the first one; negative: no more.
-func (x *exchange) nextReplay(begin AuthRetryStrategy) time.Duration {
+// move returns a movement by l for the next send.
+func (x *exchange) move(l layer) *movement {
 	if x.rare == nil {
-		x.rare = new(rare)
+		all := new(struct {
+			rest rare
+			m    movement
+		})
+		x.rare, all.rest.moved = &all.rest, &all.m
+	} else {
+		x.moved = &movement{up: x.moved}
 	}
-	if x.schedule == nil {
-		if x.schedule = begin(); x.schedule == nil {
-			return -1
+	x.moved.by = l
+	return x.moved
+}
+
+// unmoved undoes the moves of the last send by l and the layers below l.
+func (x *exchange) unmoved(l layer) {
+	for m := x.movement(); m != nil; m = m.up {
+		if m.by == l {
+			x.moved = m.up
+			return
 		}
 	}
-	return x.schedule.NextBackOff()
 }
 
-// sent counts a send of the retry layer.
-func (x *exchange) sent() {
-	if !x.begun {
-		x.begun = true
+// movedBelow takes over a move by a layer of ours below a foreign RoundTripper. back is the
+// request of the response.
+func (x *exchange) movedBelow(back *http.Request) {
+	m := x.movement()
+	for m != nil && m.by == nil {
+		m = m.up // an earlier send's
+		x.moved = m
+	}
+	if below := movementOf(back); below != nil {
+		x.rest().moved = &movement{url: below.url, up: m}
+	}
+}
+
+// movement is where the last send went; nil if the layers above know that URL.
+func (x *exchange) movement() *movement {
+	if x.rare == nil {
+		return nil
+	}
+	return x.moved
+}
+
+// seen returns the request for a response that goes up to the layers above: req, or a copy
+// with the URL that was sent, if the URLs differ. back is the request in the response from
+// below. The copy has no query value of ours. x may be nil.
+func (x *exchange) seen(req, back *http.Request) *http.Request {
+	var m *movement
+	if x != nil {
+		m = x.movement()
 	} else {
-		x.sends.Add(1)
+		m = movementOf(back)
 	}
-	if up := x.above(); up != nil {
-		up.sends.Add(1)
+	if m == nil {
+		return req
+	}
+	return m.seen(req)
+}
+
+// of returns the state of a layer.
+func (x *exchange) of(l layer) *layerState {
+	rest := x.rest()
+	for _, state := range rest.states {
+		if state.layer == l {
+			return state
+		}
+	}
+	state := &layerState{layer: l}
+	rest.states = append(rest.states, state)
+	return state
+}
+
+// note leaves n for the log of req. x may be nil.
+func (x *exchange) note(req *http.Request, n *authNote) {
+	if x != nil && x.rare == nil {
+		return // no layer above writes a log
+	}
+	var up *sendCount
+	var before *authNote
+	if x != nil {
+		up, before = x.up, x.rare.note
+	} else {
+		up = sendCountFrom(req.Context())
+	}
+	if before != nil && before.challenge != "" && n.challenge == "" {
+		n = &authNote{n.auth, n.gaveUp, before.challenge}
+	}
+	if x != nil {
+		x.rare.note = n
+	}
+	if up != nil {
+		up.note.Store(n)
 	}
 }
 
-// replayed counts a send after a refusal.
-func (x *exchange) replayed() {
-	x.replays.Add(1)
-	if up := x.above(); up != nil {
-		up.replays.Add(1)
+// noted reports whether a layer above may write what is noted of req. x may be nil.
+func (x *exchange) noted(req *http.Request) bool {
+	if x == nil {
+		return sendCountFrom(req.Context()) != nil
+	}
+	return x.rare != nil
+}
+
+// noteSent notes that the request carries its token. Without a log above, noteSent does
+// nothing.
+func (x *exchange) noteSent(req *http.Request) {
+	if x.rare != nil {
+		x.note(req, noteSent)
+	}
+}
+
+// noteChallenge notes the result of a challenge for the log.
+func (x *exchange) noteChallenge(req *http.Request, what string) {
+	x.rest()
+	x.note(req, &authNote{auth: noteSent.auth, challenge: what})
+}
+
+// original is the request as functions of the program may see the request. x may be nil.
+func (x *exchange) original(req *http.Request) *http.Request {
+	if x == nil {
+		return req
+	}
+	return x.caller
+}
+
+// sent counts a send of the retry layer, if a layer above reads the count.
+func (x *exchange) sent() {
+	if x.rare != nil {
+		x.rare.count()
+	}
+}
+
+func (r *rare) count() {
+	if !r.begun {
+		r.begun = true
+	} else {
+		r.sends.Add(1)
+	}
+	if r.up != nil {
+		r.up.sends.Add(1)
+	}
+}
+
+// replayed counts a send over base after a refusal.
+func (x *exchange) replayed(base *next) {
+	rest, foreign := x.rest(), base.layer() == nil
+	rest.replays.Add(1)
+	if foreign {
+		rest.again.Store(true)
+	}
+	if rest.up != nil {
+		rest.up.replays.Add(1)
+		if foreign {
+			rest.up.again.Store(true)
+		}
 	}
 }
 
@@ -176,10 +334,57 @@ func (x *exchange) retrying() bool {
 	return up != nil && up.attempts() > 1
 }
 
-// request returns a shallow copy of req: the first time x's own, then fresh
-// ones, because after an early answer the transport may still be reading the
-// one before. What is sent has a header or a body, whatever req has: by that
-// the copy is known to be in use.
+// replayedAbove reports whether a layer above a foreign RoundTripper sends the request
+// again. Such a layer can't know what the layers below did for the first send. x may be
+// nil.
+func (x *exchange) replayedAbove(req *http.Request) bool {
+	var up *sendCount
+	if x != nil {
+		up = x.above()
+	} else {
+		up = sendCountFrom(req.Context())
+	}
+	return up != nil && up.again.Load()
+}
+
+// resent returns a copy of req for one more send over base. The context names the number of
+// the send, and takes the counts of layers below a foreign RoundTripper.
+func (x *exchange) resent(req *http.Request, base *next) *http.Request {
+	rest, ctx := x.rest(), req.Context()
+	before := rest.resends.Add(1)
+	if rest.up != nil {
+		before = rest.up.resends.Add(1)
+	}
+	above, _ := ctx.Value(sendNumberKey{}).(int)
+	ctx = context.WithValue(ctx, sendNumberKey{}, max(above, int(before))+1)
+	if base.layer() == nil && sendCountFrom(ctx) == nil {
+		ctx = withSendCount(ctx, &rest.sendCount)
+	}
+	return req.WithContext(ctx)
+}
+
+// unsent takes back the count of a send that never happened for lack of a token.
+func (x *exchange) unsent() {
+	rest := x.rest()
+	rest.resends.Add(-1)
+	if rest.up != nil {
+		rest.up.resends.Add(-1)
+	}
+}
+
+// rewind sets the body of out, which stands for req, back to the first byte. It reports
+// whether the body can be had.
+func (x *exchange) rewind(out, req *http.Request) (ok bool) {
+	out.Body, ok = x.again(req)
+	if x.body().Used() {
+		out.GetBody = x.body().Rewound
+	}
+	return ok
+}
+
+// request returns a shallow copy of req: first the copy in x, then newly allocated copies,
+// because after an early answer the transport may still read the copy before. Every copy
+// that is sent has a header or a body, so a copy in use is recognized by either.
 func (x *exchange) request(req *http.Request) *http.Request {
 	out := &x.out
 	if out.Header != nil || out.Body != nil {
@@ -189,24 +394,35 @@ func (x *exchange) request(req *http.Request) *http.Request {
 	return out
 }
 
-// oneShot reports whether req has a body that can't be had again.
+// values returns a header's values: the array in x for the first request that is sent, a
+// new slice for a later request.
+func (x *exchange) values(value string) []string {
+	if x.value[0] != "" {
+		return []string{value}
+	}
+	x.value[0] = value
+	return x.value[:]
+}
+
+// oneShot reports whether the body of req can't be had again.
 func oneShot(req *http.Request) bool {
 	return req.Body != nil && req.Body != http.NoBody && req.GetBody == nil
 }
 
-// begin returns the body for the first send of req. One that can't be had
-// again is kept as it streams past, up to keep bytes; a body with GetBody goes
-// out as it is, so that net/http still knows it, and so does every body if
-// keep is negative.
-func (x *exchange) begin(req *http.Request, keep int64) io.ReadCloser {
+// begin gives out, which stands for req, the body for the first send of req. A body without
+// GetBody is kept while streaming, up to keep bytes, and gets a GetBody over the kept
+// bytes, since net/http itself repeats requests that never left. A body with GetBody stays
+// as received, so that net/http still recognizes its type; so does every body if keep is
+// negative.
+func (x *exchange) begin(out, req *http.Request, keep int64) {
 	kept := x.body()
-	if keep < 0 || kept == nil || kept.Used() || !oneShot(req) {
-		return req.Body
+	if kept == nil || keep < 0 || kept.Used() || !oneShot(req) {
+		return
 	}
-	return kept.Begin(req.Body, keep)
+	out.Body, out.GetBody = kept.Begin(req.Body, keep), kept.Rewound
 }
 
-// keepBound is the bound that a MaxReplayBody field means.
+// keepBound is the bound in bytes for a MaxReplayBody field.
 func keepBound(n int64) int64 {
 	if n == 0 {
 		return 64 << 10
@@ -214,14 +430,31 @@ func keepBound(n int64) int64 {
 	return n
 }
 
-// lost reports whether req's body can't be had again whatever is tried, so that
-// a wait before would be in vain. x may be nil.
+// lost reports whether req's body can't be had again under any circumstances, so that
+// waiting for another send would be in vain. x may be nil.
 func (x *exchange) lost(req *http.Request) bool {
-	return oneShot(req) && (x == nil || x.body().Lost())
+	if x.body().Used() {
+		return x.body().Lost()
+	}
+	return oneShot(req)
 }
 
-// again returns a body for one more send of req, or false if there is none. x
-// may be nil.
+// unsendable reports whether req, which was sent once, can't be sent unchanged. The error
+// of net/http may come too late: the closed connection then causes an error that looks like
+// an error of the network.
+func (x *exchange) unsendable(req *http.Request) bool {
+	if req.URL != nil && strings.ContainsFunc(req.URL.RequestURI(), func(r rune) bool { return r < ' ' || r == 0x7f }) {
+		return true
+	}
+	if req.ContentLength <= 0 {
+		return false
+	}
+	n, whole := x.body().Kept()
+	return req.Body == nil || n > req.ContentLength || whole && n < req.ContentLength
+}
+
+// again returns a body for one more send of req, or false if the body can't be had. x may
+// be nil.
 func (x *exchange) again(req *http.Request) (io.ReadCloser, bool) {
 	switch {
 	case req.Body == nil || req.Body == http.NoBody:
@@ -235,29 +468,17 @@ func (x *exchange) again(req *http.Request) (io.ReadCloser, bool) {
 	return nil, false
 }
 
-// layer is a RoundTripper of ours: one that takes the exchange of the layer
-// above instead of beginning its own. x may be nil.
+// layer is a RoundTripper of ours that takes the exchange of the layer above instead of
+// beginning an exchange. x may be nil.
 type layer interface {
 	roundTrip(x *exchange, req *http.Request) (*http.Response, error)
-}
-
-type sendCountKey struct{}
-
-// withSendCount lets the layers below a foreign RoundTripper count into t.
-func withSendCount(ctx context.Context, t *sendCount) context.Context {
-	return context.WithValue(ctx, sendCountKey{}, t)
-}
-
-func sendCountFrom(ctx context.Context) *sendCount {
-	t, _ := ctx.Value(sendCountKey{}).(*sendCount)
-	return t
 }
 
 // next is the transport below a layer, looked at once instead of at each
 // request. The zero value is http.DefaultTransport.
 type next struct {
 	base http.RoundTripper // nil: http.DefaultTransport, looked up at each request
-	ours layer             // base, if it is a layer of ours
+	ours layer             // base, if base is a layer of ours
 }
 
 func nextOf(base http.RoundTripper) next {
@@ -265,7 +486,7 @@ func nextOf(base http.RoundTripper) next {
 	return next{base, ours}
 }
 
-// layer is the layer below, or nil if that is none of ours.
+// layer is the layer below, or nil if the transport below is foreign.
 func (n *next) layer() layer {
 	if n.base != nil {
 		return n.ours
@@ -274,21 +495,41 @@ func (n *next) layer() layer {
 	return ours
 }
 
-// forward sends req on, with x if it goes to a layer of ours.
+// forward sends req on, together with x if the next transport is a layer of ours.
 func (n *next) forward(x *exchange, req *http.Request) (*http.Response, error) {
-	if ours := n.layer(); ours != nil {
-		return ours.roundTrip(x, req)
+	if n.ours != nil {
+		return n.ours.roundTrip(x, req)
 	}
-	return leave(roundtrip.Base(n.base), x, req)
+	return n.leave(x, req)
 }
 
-// leave sends req to base, where our layers end. It begins a body that one of
-// them wants kept and none has begun.
-func leave(base http.RoundTripper, x *exchange, req *http.Request) (*http.Response, error) {
+// leave sends req to the transport below the last layer of ours, unless
+// http.DefaultTransport is a layer of ours. If a layer wants the body kept and no layer has
+// begun to keep the body, leave begins.
+func (n *next) leave(x *exchange, req *http.Request) (*http.Response, error) {
+	if n.base == nil {
+		if _, usual := http.DefaultTransport.(*http.Transport); !usual {
+			out, err := enterDefault(req)
+			if err != nil {
+				return nil, err
+			}
+			if ours := n.layer(); ours != nil {
+				return ours.roundTrip(x, req)
+			}
+			req = out
+		}
+	}
 	if kept := x.body(); kept != nil && x.keep() > 0 && !kept.Used() && oneShot(req) {
 		out := x.request(req)
-		out.Body = x.begin(req, x.keep())
+		x.begin(out, req, x.keep())
 		req = out
 	}
-	return base.RoundTrip(req)
+	if req.Close && deadconn.Left(req.Context()) {
+		return deadconn.RoundTrip(n.base, req)
+	}
+	resp, err := roundtrip.Base(n.base).RoundTrip(req)
+	if x != nil && resp != nil {
+		x.movedBelow(resp.Request)
+	}
+	return resp, err
 }

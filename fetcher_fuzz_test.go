@@ -36,23 +36,27 @@ func FuzzTokenResponse(f *testing.F) {
 		if location != "" {
 			header.Set("Location", location)
 		}
-		tok, err := (&requestforge.BodyFetcher{URL: "https://auth.example/token", Client: fetchAnswer(status, header, body)}).
-			Fetch(t.Context(), requestforge.Input{})
-		if (tok == nil) == (err == nil) {
-			t.Fatalf("got %v and %v", tok, err)
-		}
-		text := fmt.Sprintf("%v %+v %#v %v", tok, tok, tok, err)
-		if strings.Contains(text, fetchSecret) {
-			t.Errorf("got %s", text)
-		}
-		if err != nil {
-			return
-		}
-		if err := requestforge.Validate(tok); err != nil {
-			t.Error(err)
-		}
-		if left := time.Until(tok.Expiry); !tok.Expiry.IsZero() && (left < -time.Minute || left > 101*365*24*time.Hour) {
-			t.Errorf("an expiry of %v", tok.Expiry)
+		header.Set("X-Token", contentType)
+		header.Set("Set-Cookie", "sid="+contentType)
+		for _, f := range []requestforge.HTTPFetcher{{}, {TokenField: "."}, {TokenHeader: "X-Token"}, {TokenCookie: "sid", KeepHeaders: []string{"Location"}}} {
+			f.URL, f.Client = "https://auth.example/token", fetchAnswer(status, header, body)
+			tok, err := f.Fetch(t.Context(), requestforge.Input{})
+			if (tok == nil) == (err == nil) {
+				t.Fatalf("%v: got %v and %v", f, tok, err)
+			}
+			text := fmt.Sprintf("%v %+v %#v %v", tok, tok, tok, err)
+			if strings.Contains(text, fetchSecret) {
+				t.Errorf("%v: got %s", f, text)
+			}
+			if err != nil {
+				continue
+			}
+			if err := requestforge.Validate(tok); err != nil {
+				t.Errorf("%v: %v", f, err)
+			}
+			if left := time.Until(tok.Expiry); !tok.Expiry.IsZero() && (left < -time.Minute || left > 101*365*24*time.Hour) {
+				t.Errorf("%v: an expiry of %v", f, tok.Expiry)
+			}
 		}
 	})
 }

@@ -76,13 +76,13 @@ func TestNothingPrintsASecret(t *testing.T) {
 	auth := requestforge.ClientAuth{ID: "the-client", Secret: fetchSecret}
 	header := http.Header{"X-Api-Key": {fetchSecret}}
 	rawURL := "https://user:" + fetchSecret + "@auth.example/token?key=" + fetchSecret
-	body := requestforge.BodyFetcher{
+	body := requestforge.HTTPFetcher{
 		URL: rawURL, Header: header, Form: url.Values{"password": {fetchSecret}}, TokenField: "data.token", ClientAuth: &auth,
 		HeaderFrom: map[string]string{"X": "app"}, Client: &http.Client{},
 		BodyFrom: func(requestforge.Input) (any, error) { return nil, nil },
 		Prepare:  func(*http.Request, requestforge.Input) error { return nil },
 	}
-	asHeader := requestforge.HeaderFetcher{
+	asHeader := requestforge.HTTPFetcher{
 		URL: rawURL, Method: "PUT", Header: header, JSON: map[string]string{"password": fetchSecret}, TokenHeader: "X-Token", ClientAuth: &auth,
 	}
 	authErr := requestforge.AuthError{
@@ -99,8 +99,8 @@ func TestNothingPrintsASecret(t *testing.T) {
 		{auth, &auth, []string{"the-client", "HTTP Basic"}},
 		{requestforge.ClientAuth{ID: "x", Secret: fetchSecret, InBody: true}, &requestforge.ClientAuth{ID: "x", Secret: fetchSecret, InBody: true}, []string{"in the body"}},
 		{body, &body, []string{"POST", "auth.example/token", "data.token"}},
-		{requestforge.BodyFetcher{}, &requestforge.BodyFetcher{}, []string{"access_token"}},
-		{requestforge.BodyFetcher{URL: ":" + fetchSecret}, &requestforge.BodyFetcher{URL: ":" + fetchSecret}, []string{"REDACTED"}},
+		{requestforge.HTTPFetcher{}, &requestforge.HTTPFetcher{}, []string{"access_token"}},
+		{requestforge.HTTPFetcher{URL: ":" + fetchSecret}, &requestforge.HTTPFetcher{URL: ":" + fetchSecret}, []string{"REDACTED"}},
 		{asHeader, &asHeader, []string{"PUT", "auth.example/token", "X-Token"}},
 		{authErr, &authErr, []string{"user", "invalid_client", "401", "unexpected EOF", "1m0s"}},
 		{
@@ -148,8 +148,8 @@ func TestNothingPrintsASecret(t *testing.T) {
 func TestStepPrintsNoSecretOfItsFetchers(t *testing.T) {
 	step := requestforge.Step{
 		Name:    "user",
-		Fetcher: &requestforge.BodyFetcher{URL: "https://auth.example/?key=" + fetchSecret, Form: url.Values{"password": {fetchSecret}}},
-		Refresh: &requestforge.HeaderFetcher{JSON: fetchSecret},
+		Fetcher: &requestforge.HTTPFetcher{URL: "https://auth.example/?key=" + fetchSecret, Form: url.Values{"password": {fetchSecret}}},
+		Refresh: &requestforge.HTTPFetcher{JSON: fetchSecret},
 	}
 	for _, v := range []any{step, &step, []requestforge.Step{step}, map[string]*requestforge.Step{"s": &step}} {
 		if text := fmt.Sprintf("%v %+v %#v", v, v, v); strings.Contains(text, fetchSecret) {
@@ -160,8 +160,7 @@ func TestStepPrintsNoSecretOfItsFetchers(t *testing.T) {
 
 func TestNilsPrint(t *testing.T) {
 	for _, v := range []any{
-		(*requestforge.Token)(nil), (*requestforge.ClientAuth)(nil), (*requestforge.BodyFetcher)(nil),
-		(*requestforge.HeaderFetcher)(nil), (*requestforge.AuthError)(nil),
+		(*requestforge.Token)(nil), (*requestforge.ClientAuth)(nil), (*requestforge.HTTPFetcher)(nil), (*requestforge.AuthError)(nil),
 	} {
 		if got := fmt.Sprintf("%v", v); got != "<nil>" {
 			t.Errorf("%T: got %s", v, got)
@@ -244,55 +243,55 @@ func TestRequestIsWhatTheFieldsSay(t *testing.T) {
 		return r.Header.Get("Authorization")
 	}
 	for name, tt := range map[string]struct {
-		f           requestforge.BodyFetcher
+		f           requestforge.HTTPFetcher
 		method      string
 		body        string
 		contentType string
 		header      map[string]string
 	}{
 		"nothing":              {method: "POST", header: map[string]string{"Accept": "application/json", "Authorization": ""}},
-		"a method":             {f: requestforge.BodyFetcher{Method: "PUT", Form: url.Values{"a": {"b"}}}, method: "PUT", body: "a=b", contentType: form},
-		"GET":                  {f: requestforge.BodyFetcher{Method: "GET"}, method: "GET"},
-		"JSON":                 {f: requestforge.BodyFetcher{JSON: map[string]any{"a": 1}}, method: "POST", body: `{"a":1}`, contentType: asJSON},
-		"a form":               {f: requestforge.BodyFetcher{Form: url.Values{"a": {"b c"}}}, method: "POST", body: "a=b+c", contentType: form},
-		"an empty form":        {f: requestforge.BodyFetcher{Form: url.Values{}}, method: "POST", contentType: form},
-		"a body from nothing":  {f: requestforge.BodyFetcher{BodyFrom: func(requestforge.Input) (any, error) { return nil, nil }}, method: "POST"},
-		"a form from the last": {f: requestforge.BodyFetcher{BodyFrom: func(in requestforge.Input) (any, error) { return url.Values{"r": {in.Previous.RefreshToken}}, nil }}, method: "POST", body: "r=old-refresh", contentType: form},
-		"JSON from a parent":   {f: requestforge.BodyFetcher{BodyFrom: func(in requestforge.Input) (any, error) { return []string{in.Parents["app"].AccessToken}, nil }}, method: "POST", body: `["app-token"]`, contentType: asJSON},
+		"a method":             {f: requestforge.HTTPFetcher{Method: "PUT", Form: url.Values{"a": {"b"}}}, method: "PUT", body: "a=b", contentType: form},
+		"GET":                  {f: requestforge.HTTPFetcher{Method: "GET"}, method: "GET"},
+		"JSON":                 {f: requestforge.HTTPFetcher{JSON: map[string]any{"a": 1}}, method: "POST", body: `{"a":1}`, contentType: asJSON},
+		"a form":               {f: requestforge.HTTPFetcher{Form: url.Values{"a": {"b c"}}}, method: "POST", body: "a=b+c", contentType: form},
+		"an empty form":        {f: requestforge.HTTPFetcher{Form: url.Values{}}, method: "POST", contentType: form},
+		"a body from nothing":  {f: requestforge.HTTPFetcher{BodyFrom: func(requestforge.Input) (any, error) { return nil, nil }}, method: "POST"},
+		"a form from the last": {f: requestforge.HTTPFetcher{BodyFrom: func(in requestforge.Input) (any, error) { return url.Values{"r": {in.Previous.RefreshToken}}, nil }}, method: "POST", body: "r=old-refresh", contentType: form},
+		"JSON from a parent":   {f: requestforge.HTTPFetcher{BodyFrom: func(in requestforge.Input) (any, error) { return []string{in.Parents["app"].AccessToken}, nil }}, method: "POST", body: `["app-token"]`, contentType: asJSON},
 		"headers of one's own": {
-			f:      requestforge.BodyFetcher{Header: http.Header{"accept": {"application/vnd.x+json"}, "Content-Type": {"application/vnd.y+json"}, "X-Key": {"k"}}, JSON: 1},
+			f:      requestforge.HTTPFetcher{Header: http.Header{"accept": {"application/vnd.x+json"}, "Content-Type": {"application/vnd.y+json"}, "X-Key": {"k"}}, JSON: 1},
 			method: "POST", body: "1", contentType: "application/vnd.y+json", header: map[string]string{"Accept": "application/vnd.x+json", "X-Key": "k"},
 		},
 		"tokens in headers": {
-			f:      requestforge.BodyFetcher{HeaderFrom: map[string]string{"authorization": "app", "X-Device": "device"}, JSON: map[string]any{"extra": true}},
+			f:      requestforge.HTTPFetcher{HeaderFrom: map[string]string{"authorization": "app", "X-Device": "device"}, JSON: map[string]any{"extra": true}},
 			method: "POST", body: `{"extra":true}`, contentType: asJSON, header: map[string]string{"Authorization": "Bearer app-token", "X-Device": "device-token"},
 		},
 		"a token of another type": {
-			f:      requestforge.BodyFetcher{HeaderFrom: map[string]string{"Authorization": "device"}},
+			f:      requestforge.HTTPFetcher{HeaderFrom: map[string]string{"Authorization": "device"}},
 			method: "POST", header: map[string]string{"Authorization": "DPoP device-token"},
 		},
 		"a token instead of a header": {
-			f:      requestforge.BodyFetcher{Header: http.Header{"x-device": {"old"}, "X-Device": {"older"}}, HeaderFrom: map[string]string{"X-DEVICE": "device"}},
+			f:      requestforge.HTTPFetcher{Header: http.Header{"x-device": {"old"}, "X-Device": {"older"}}, HeaderFrom: map[string]string{"X-DEVICE": "device"}},
 			method: "POST", header: map[string]string{"X-Device": "device-token"},
 		},
 		"HTTP Basic": {
-			f:      requestforge.BodyFetcher{ClientAuth: &requestforge.ClientAuth{ID: "id:1", Secret: "p w%"}, Form: url.Values{"a": {"b"}}},
+			f:      requestforge.HTTPFetcher{ClientAuth: &requestforge.ClientAuth{ID: "id:1", Secret: "p w%"}, Form: url.Values{"a": {"b"}}},
 			method: "POST", body: "a=b", contentType: form, header: map[string]string{"Authorization": basic("id%3A1", "p+w%25")},
 		},
 		"client in the form": {
-			f:      requestforge.BodyFetcher{ClientAuth: &requestforge.ClientAuth{ID: "id", Secret: "s&t", InBody: true}, Form: url.Values{"a": {"b"}}},
+			f:      requestforge.HTTPFetcher{ClientAuth: &requestforge.ClientAuth{ID: "id", Secret: "s&t", InBody: true}, Form: url.Values{"a": {"b"}}},
 			method: "POST", body: "a=b&client_id=id&client_secret=s%26t", contentType: form, header: map[string]string{"Authorization": ""},
 		},
 		"client as the form": {
-			f:      requestforge.BodyFetcher{ClientAuth: &requestforge.ClientAuth{ID: "id", Secret: "s", InBody: true}},
+			f:      requestforge.HTTPFetcher{ClientAuth: &requestforge.ClientAuth{ID: "id", Secret: "s", InBody: true}},
 			method: "POST", body: "client_id=id&client_secret=s", contentType: form,
 		},
 		"a public client": {
-			f:      requestforge.BodyFetcher{ClientAuth: &requestforge.ClientAuth{ID: "id", InBody: true}, JSON: struct{}{}},
+			f:      requestforge.HTTPFetcher{ClientAuth: &requestforge.ClientAuth{ID: "id", InBody: true}, JSON: struct{}{}},
 			method: "POST", body: `{"client_id":"id"}`, contentType: asJSON,
 		},
 		"client in the JSON": {
-			f:      requestforge.BodyFetcher{ClientAuth: &requestforge.ClientAuth{ID: "id", Secret: "s", InBody: true}, JSON: map[string]any{"n": json.Number("9007199254740993")}},
+			f:      requestforge.HTTPFetcher{ClientAuth: &requestforge.ClientAuth{ID: "id", Secret: "s", InBody: true}, JSON: map[string]any{"n": json.Number("9007199254740993")}},
 			method: "POST", body: `{"client_id":"id","client_secret":"s","n":9007199254740993}`, contentType: asJSON,
 		},
 	} {
@@ -321,7 +320,7 @@ func TestRequestIsWhatTheFieldsSay(t *testing.T) {
 
 func TestPrepareComesLastAndCanSign(t *testing.T) {
 	srv, seen := fetchServer(t, func(w http.ResponseWriter, r *http.Request) { w.Header().Set("X-Token", "t") })
-	f := &requestforge.HeaderFetcher{
+	f := &requestforge.HTTPFetcher{
 		URL: srv.URL, TokenHeader: "x-token", JSON: map[string]int{"a": 1}, HeaderFrom: map[string]string{"X-App": "app"},
 		Prepare: func(req *http.Request, in requestforge.Input) error {
 			body, err := req.GetBody()
@@ -346,6 +345,31 @@ func TestPrepareComesLastAndCanSign(t *testing.T) {
 	}
 }
 
+// The URL is what an earlier step has found.
+func TestPrepareThatSetsTheURLSetsTheHost(t *testing.T) {
+	for name, c := range map[string]struct {
+		prepare func(req *http.Request)
+		want    string // Host
+	}{
+		"another URL":          {func(req *http.Request) { req.URL, _ = url.Parse("http://127.0.0.1:1/t") }, "127.0.0.1:1"},
+		"another host":         {func(req *http.Request) { req.URL.Host = "other.test" }, "other.test"},
+		"with a Host":          {func(req *http.Request) { req.URL.Host, req.Host = "other.test", "virtual.test" }, "virtual.test"},
+		"a Host alone":         {func(req *http.Request) { req.Host = "virtual.test" }, "virtual.test"},
+		"the same, an odd one": {func(req *http.Request) { req.URL.Path = "/x" }, "placeholder.test"},
+	} {
+		var got string
+		f := &requestforge.HTTPFetcher{URL: "https://placeholder.test:/x", Client: &http.Client{Transport: fetchRT(func(req *http.Request) (*http.Response, error) {
+			if got = req.Host; got == "" {
+				got = req.URL.Host
+			}
+			return fetchAnswer(200, nil, fetchStd).Transport.RoundTrip(req)
+		})}, Prepare: func(req *http.Request, _ requestforge.Input) error { c.prepare(req); return nil }}
+		if _, err := f.Fetch(t.Context(), requestforge.Input{}); err != nil || got != c.want {
+			t.Errorf("%s: Host %q, %v; want %q", name, got, err, c.want)
+		}
+	}
+}
+
 func TestFetchThatCantBeginSaysWhy(t *testing.T) {
 	boom := errors.New("boom")
 	in := requestforge.Input{Parents: map[string]*requestforge.Token{"bad": {AccessToken: fetchSecret + "\n"}, "null": nil}}
@@ -354,24 +378,24 @@ func TestFetchThatCantBeginSaysWhy(t *testing.T) {
 		return nil, boom
 	})}
 	for name, tt := range map[string]struct {
-		f    requestforge.BodyFetcher
+		f    requestforge.HTTPFetcher
 		want string
 		is   error
 	}{
-		"a parent that isn't there": {f: requestforge.BodyFetcher{HeaderFrom: map[string]string{"X-App": "app"}}, want: `HeaderFrom "X-App": there is no token of step "app"`},
-		"a nil parent":              {f: requestforge.BodyFetcher{HeaderFrom: map[string]string{"X-App": "null"}}, want: `step "null": there is no token`},
-		"a parent with CR LF":       {f: requestforge.BodyFetcher{HeaderFrom: map[string]string{"X-App": "bad"}}, want: `step "bad": the access token holds control characters`},
-		"BodyFrom fails":            {f: requestforge.BodyFetcher{BodyFrom: func(requestforge.Input) (any, error) { return nil, boom }}, want: "BodyFrom: boom", is: boom},
-		"Prepare fails":             {f: requestforge.BodyFetcher{Prepare: func(*http.Request, requestforge.Input) error { return boom }}, want: "Prepare: boom", is: boom},
-		"Prepare fails to call": {f: requestforge.BodyFetcher{Prepare: func(*http.Request, requestforge.Input) error {
+		"a parent that isn't there": {f: requestforge.HTTPFetcher{HeaderFrom: map[string]string{"X-App": "app"}}, want: `HeaderFrom "X-App": there is no token of step "app"`},
+		"a nil parent":              {f: requestforge.HTTPFetcher{HeaderFrom: map[string]string{"X-App": "null"}}, want: `step "null": there is no token`},
+		"a parent with CR LF":       {f: requestforge.HTTPFetcher{HeaderFrom: map[string]string{"X-App": "bad"}}, want: `step "bad": the access token holds control characters`},
+		"BodyFrom fails":            {f: requestforge.HTTPFetcher{BodyFrom: func(requestforge.Input) (any, error) { return nil, boom }}, want: "BodyFrom: boom", is: boom},
+		"Prepare fails":             {f: requestforge.HTTPFetcher{Prepare: func(*http.Request, requestforge.Input) error { return boom }}, want: "Prepare: boom", is: boom},
+		"Prepare fails to call": {f: requestforge.HTTPFetcher{Prepare: func(*http.Request, requestforge.Input) error {
 			return fmt.Errorf("signer: %w", &url.Error{Op: "Get", URL: "https://kms.example/?key=" + fetchSecret, Err: boom})
 		}}, want: "Prepare: signer: ", is: boom},
-		"Prepare goes plaintext": {f: requestforge.BodyFetcher{Prepare: func(req *http.Request, _ requestforge.Input) error { req.URL.Scheme = "http"; return nil }}, want: "plain http"},
-		"Prepare drops the URL":  {f: requestforge.BodyFetcher{Prepare: func(req *http.Request, _ requestforge.Input) error { req.URL = nil; return nil }}, want: "removed the URL"},
-		"no JSON":                {f: requestforge.BodyFetcher{JSON: func() {}}, want: "can't be marshalled"},
-		"no number":              {f: requestforge.BodyFetcher{JSON: json.Number(fetchSecret)}, want: "can't be marshalled"},
-		"no object":              {f: requestforge.BodyFetcher{JSON: []string{fetchSecret}, ClientAuth: &requestforge.ClientAuth{ID: "x", InBody: true}}, want: "not an object"},
-		"null is no object":      {f: requestforge.BodyFetcher{JSON: json.RawMessage("null"), ClientAuth: &requestforge.ClientAuth{ID: "x", InBody: true}}, want: "not an object"},
+		"Prepare goes plaintext": {f: requestforge.HTTPFetcher{Prepare: func(req *http.Request, _ requestforge.Input) error { req.URL.Scheme = "http"; return nil }}, want: "plain http"},
+		"Prepare drops the URL":  {f: requestforge.HTTPFetcher{Prepare: func(req *http.Request, _ requestforge.Input) error { req.URL = nil; return nil }}, want: "removed the URL"},
+		"no JSON":                {f: requestforge.HTTPFetcher{JSON: func() {}}, want: "can't be marshalled"},
+		"no number":              {f: requestforge.HTTPFetcher{JSON: json.Number(fetchSecret)}, want: "can't be marshalled"},
+		"no object":              {f: requestforge.HTTPFetcher{JSON: []string{fetchSecret}, ClientAuth: &requestforge.ClientAuth{ID: "x", InBody: true}}, want: "not an object"},
+		"null is no object":      {f: requestforge.HTTPFetcher{JSON: json.RawMessage("null"), ClientAuth: &requestforge.ClientAuth{ID: "x", InBody: true}}, want: "not an object"},
 		"nil":                    {want: "URL is missing"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -432,51 +456,48 @@ func fetchFailed(t *testing.T, tok *requestforge.Token, err error, want string) 
 }
 
 func TestNilFetcherIsAnErrorNotAPanic(t *testing.T) {
-	tok, err := (*requestforge.BodyFetcher)(nil).Fetch(t.Context(), requestforge.Input{})
-	fetchFailed(t, tok, err, "nil *BodyFetcher")
-	tok, err = (*requestforge.HeaderFetcher)(nil).Fetch(t.Context(), requestforge.Input{})
-	fetchFailed(t, tok, err, "nil *HeaderFetcher")
-	if got := requestforge.Parents((*requestforge.BodyFetcher)(nil)); got != nil {
+	tok, err := (*requestforge.HTTPFetcher)(nil).Fetch(t.Context(), requestforge.Input{})
+	fetchFailed(t, tok, err, "nil *HTTPFetcher")
+	if got := requestforge.Parents((*requestforge.HTTPFetcher)(nil)); got != nil {
 		t.Errorf("got %v", got)
 	}
 }
 
 func TestCheckNamesEveryMistake(t *testing.T) {
-	type body = requestforge.BodyFetcher
-	type header = requestforge.HeaderFetcher
+	type fetcher = requestforge.HTTPFetcher
 	const https = "https://auth.example/token"
 	for name, tt := range map[string]struct {
 		f    requestforge.Checker
 		want []string // none: nothing is wrong
 	}{
-		"fine":                 {f: &body{URL: https}},
-		"fine, loopback":       {f: &body{URL: "http://127.0.0.1:1/token"}},
-		"fine, plaintext":      {f: &body{URL: "http://auth.example/token", AllowPlaintext: true}},
-		"fine header":          {f: &header{URL: https, TokenHeader: "X-Token", Method: "HEAD"}},
-		"fine with everything": {f: &body{URL: https, Header: http.Header{"X": {"a\tb", "\xff"}}, JSON: 1, HeaderFrom: map[string]string{"Authorization": "a"}, TokenField: "a.b", ClientAuth: &requestforge.ClientAuth{ID: "x", InBody: true}, TokenType: "DPoP"}},
-		"nil":                  {f: (*body)(nil), want: []string{"nil *BodyFetcher"}},
-		"no URL":               {f: &body{}, want: []string{"BodyFetcher: URL is missing"}},
-		"a relative URL":       {f: &body{URL: "/token?x=" + fetchSecret}, want: []string{"URL", "absolute"}},
-		"no host":              {f: &body{URL: "https:///token"}, want: []string{"absolute"}},
-		"another scheme":       {f: &body{URL: "ftp://h/"}, want: []string{"absolute"}},
-		"no sense":             {f: &body{URL: "https://h:" + fetchSecret + "/"}, want: []string{"URL doesn't parse"}},
-		"plain http":           {f: &body{URL: "http://u:" + fetchSecret + "@auth.example/token"}, want: []string{"plain http", "AllowPlaintext"}},
-		"a method":             {f: &body{URL: https, Method: "P OST"}, want: []string{`Method "P OST"`}},
-		"HEAD":                 {f: &body{URL: https, Method: "HEAD"}, want: []string{"HEAD"}},
-		"two bodies":           {f: &body{URL: https, JSON: 1, Form: url.Values{}}, want: []string{"JSON and Form"}},
-		"three bodies":         {f: &body{URL: https, JSON: 1, Form: url.Values{}, BodyFrom: func(requestforge.Input) (any, error) { return nil, nil }}, want: []string{"JSON and Form and BodyFrom"}},
-		"GET with a body":      {f: &body{URL: https, Method: "GET", Form: url.Values{}}, want: []string{"Form", "GET"}},
-		"GET with a client":    {f: &body{URL: https, Method: "GET", ClientAuth: &requestforge.ClientAuth{ID: "x", InBody: true}}, want: []string{"ClientAuth.InBody", "GET"}},
-		"a header name":        {f: &body{URL: https, Header: http.Header{"X Y": {"a"}, "": nil}}, want: []string{`Header "X Y"`, `Header ""`}},
-		"a header value":       {f: &body{URL: https, Header: http.Header{"X-Key": {fetchSecret + "\r\nX: 1"}}}, want: []string{`Header "X-Key"`}},
-		"HeaderFrom":           {f: &body{URL: https, HeaderFrom: map[string]string{"X\n": "a", "Y": "", "z": "a", "Z": "b"}}, want: []string{`HeaderFrom "X\n"`, `HeaderFrom "Y"`, `HeaderFrom "Z" is there twice`}},
-		"two authorizations":   {f: &body{URL: https, Header: http.Header{"authorization": {fetchSecret}}, HeaderFrom: map[string]string{"Authorization": "a"}, ClientAuth: &requestforge.ClientAuth{ID: "x"}}, want: []string{"Header and HeaderFrom and ClientAuth"}},
-		"no client":            {f: &body{URL: https, ClientAuth: &requestforge.ClientAuth{Secret: fetchSecret}}, want: []string{"ClientAuth.ID"}},
-		"paths":                {f: &body{URL: https, TokenField: "a..b", TypeField: ".", RefreshField: ".a", ExpiresInField: "a.", ExpiresAtField: ".."}, want: []string{`TokenField "a..b"`, `TypeField "."`, `RefreshField ".a"`, `ExpiresInField "a."`, `ExpiresAtField ".."`}},
-		"a type":               {f: &body{URL: https, TokenType: "two words"}, want: []string{`TokenType "two words"`}},
-		"no token header":      {f: &header{URL: https}, want: []string{"HeaderFetcher: TokenHeader is missing"}},
-		"a token header":       {f: &header{URL: https, TokenHeader: "X:"}, want: []string{`TokenHeader "X:"`}},
-		"all at once":          {f: &header{Method: " ", JSON: 1, Form: url.Values{}}, want: []string{"URL", "Method", "JSON and Form", "TokenHeader"}},
+		"fine":                 {f: &fetcher{URL: https}},
+		"fine, loopback":       {f: &fetcher{URL: "http://127.0.0.1:1/token"}},
+		"fine, plaintext":      {f: &fetcher{URL: "http://auth.example/token", AllowPlaintext: true}},
+		"fine header":          {f: &fetcher{URL: https, TokenHeader: "X-Token", Method: "HEAD"}},
+		"fine with everything": {f: &fetcher{URL: https, Header: http.Header{"X": {"a\tb", "\xff"}}, JSON: 1, HeaderFrom: map[string]string{"Authorization": "a"}, TokenField: "a.b", ClientAuth: &requestforge.ClientAuth{ID: "x", InBody: true}, TokenType: "DPoP"}},
+		"nil":                  {f: (*fetcher)(nil), want: []string{"nil *HTTPFetcher"}},
+		"no URL":               {f: &fetcher{}, want: []string{"HTTPFetcher: URL is missing"}},
+		"a relative URL":       {f: &fetcher{URL: "/token?x=" + fetchSecret}, want: []string{"URL", "absolute"}},
+		"no host":              {f: &fetcher{URL: "https:///token"}, want: []string{"absolute"}},
+		"another scheme":       {f: &fetcher{URL: "ftp://h/"}, want: []string{"absolute"}},
+		"no sense":             {f: &fetcher{URL: "https://h:" + fetchSecret + "/"}, want: []string{"URL doesn't parse"}},
+		"plain http":           {f: &fetcher{URL: "http://u:" + fetchSecret + "@auth.example/token"}, want: []string{"plain http", "AllowPlaintext"}},
+		"a method":             {f: &fetcher{URL: https, Method: "P OST"}, want: []string{`Method "P OST"`}},
+		"HEAD":                 {f: &fetcher{URL: https, Method: "HEAD"}, want: []string{"HEAD"}},
+		"two bodies":           {f: &fetcher{URL: https, JSON: 1, Form: url.Values{}}, want: []string{"JSON and Form"}},
+		"three bodies":         {f: &fetcher{URL: https, JSON: 1, Form: url.Values{}, BodyFrom: func(requestforge.Input) (any, error) { return nil, nil }}, want: []string{"JSON and Form and BodyFrom"}},
+		"GET with a body":      {f: &fetcher{URL: https, Method: "GET", Form: url.Values{}}, want: []string{"Form", "GET"}},
+		"GET with a client":    {f: &fetcher{URL: https, Method: "GET", ClientAuth: &requestforge.ClientAuth{ID: "x", InBody: true}}, want: []string{"ClientAuth.InBody", "GET"}},
+		"a header name":        {f: &fetcher{URL: https, Header: http.Header{"X Y": {"a"}, "": nil}}, want: []string{`Header "X Y"`, `Header ""`}},
+		"a header value":       {f: &fetcher{URL: https, Header: http.Header{"X-Key": {fetchSecret + "\r\nX: 1"}}}, want: []string{`Header "X-Key"`}},
+		"HeaderFrom":           {f: &fetcher{URL: https, HeaderFrom: map[string]string{"X\n": "a", "Y": "", "z": "a", "Z": "b"}}, want: []string{`HeaderFrom "X\n"`, `HeaderFrom "Y"`, `HeaderFrom "Z" is there twice`}},
+		"two authorizations":   {f: &fetcher{URL: https, Header: http.Header{"authorization": {fetchSecret}}, HeaderFrom: map[string]string{"Authorization": "a"}, ClientAuth: &requestforge.ClientAuth{ID: "x"}}, want: []string{"Header and HeaderFrom and ClientAuth"}},
+		"no client":            {f: &fetcher{URL: https, ClientAuth: &requestforge.ClientAuth{Secret: fetchSecret}}, want: []string{"ClientAuth.ID"}},
+		"paths":                {f: &fetcher{URL: https, TokenField: "a..b", TypeField: ".", RefreshField: ".a", ExpiresInField: "a.", ExpiresAtField: ".."}, want: []string{`TokenField "a..b"`, `TypeField "."`, `RefreshField ".a"`, `ExpiresInField "a."`, `ExpiresAtField ".."`}},
+		"a type":               {f: &fetcher{URL: https, TokenType: "two words"}, want: []string{`TokenType "two words"`}},
+		"two places":           {f: &fetcher{URL: https, TokenHeader: "X", TokenField: "a"}, want: []string{"TokenField and TokenHeader"}},
+		"a token header":       {f: &fetcher{URL: https, TokenHeader: "X:"}, want: []string{`TokenHeader "X:"`}},
+		"all at once":          {f: &fetcher{Method: " ", JSON: 1, Form: url.Values{}, TokenHeader: " "}, want: []string{"URL", "Method", "JSON and Form", "TokenHeader"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			err := requestforge.Check(tt.f)
@@ -499,15 +520,15 @@ func TestCheckNamesEveryMistake(t *testing.T) {
 			}
 		})
 	}
-	f := &body{HeaderFrom: map[string]string{"A": "user", "B": "app", "C": "user"}}
+	f := &fetcher{HeaderFrom: map[string]string{"A": "user", "B": "app", "C": "user"}}
 	if got, want := requestforge.Parents(f), []string{"app", "user"}; !reflect.DeepEqual(got, want) {
 		t.Errorf("parents: got %v, want %v", got, want)
 	}
 }
 
-func TestBodyFetcherReadsEveryField(t *testing.T) {
+func TestHTTPFetcherReadsEveryField(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := &requestforge.BodyFetcher{
+		f := &requestforge.HTTPFetcher{
 			URL: "https://auth.example/token", TokenField: "auth.client_token", TypeField: "auth.kind", RefreshField: "auth.renew",
 			ExpiresInField: "auth.ttl", ExpiresAtField: "auth.until", TokenType: "unused",
 			Client: fetchAnswer(200, nil, `{"auth":{"client_token":"a","kind":"dpop","renew":"r","ttl":"60","until":"2199-01-01T00:00:00Z"},"n":9007199254740993}`),
@@ -529,7 +550,7 @@ func TestTokenTypeStandsInForOneTheServerLeavesOut(t *testing.T) {
 		`{"access_token":"a","token_type":""}`:       "DPoP",
 		`{"access_token":"a","token_type":"bearer"}`: "bearer",
 	} {
-		f := &requestforge.BodyFetcher{URL: "https://auth.example", TokenType: "DPoP", Client: fetchAnswer(200, nil, body)}
+		f := &requestforge.HTTPFetcher{URL: "https://auth.example", TokenType: "DPoP", Client: fetchAnswer(200, nil, body)}
 		tok, err := f.Fetch(t.Context(), requestforge.Input{})
 		if err != nil || tok.TokenType != want {
 			t.Errorf("%s: got %v, %v", body, tok, err)
@@ -541,7 +562,7 @@ func TestExpiryFollowsTheServersDate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		now := time.Now().Round(0)
 		served := now.Add(-3 * time.Hour) // the server's clock is behind
-		f := &requestforge.BodyFetcher{URL: "https://auth.example", Client: fetchAnswer(200,
+		f := &requestforge.HTTPFetcher{URL: "https://auth.example", Client: fetchAnswer(200,
 			http.Header{"Date": {served.UTC().Format(http.TimeFormat)}},
 			`{"access_token":"a","expires_at":`+fmt.Sprint(served.Add(time.Hour).Unix())+`}`)}
 		tok, err := f.Fetch(t.Context(), requestforge.Input{})
@@ -551,7 +572,7 @@ func TestExpiryFollowsTheServersDate(t *testing.T) {
 	})
 }
 
-func TestResponsesTheBodyFetcherTakes(t *testing.T) {
+func TestAnswersTheHTTPFetcherTakes(t *testing.T) {
 	big := `{"access_token":"a","pad":"` + strings.Repeat("x", 1<<20-len(`{"access_token":"a","pad":""}`)) + `"}`
 	for name, tt := range map[string]struct {
 		status      int
@@ -565,12 +586,16 @@ func TestResponsesTheBodyFetcherTakes(t *testing.T) {
 		"+json":             {200, []string{"application/vnd.x+json"}, fetchStd},
 		"text":              {200, []string{"text/plain; charset=utf-8"}, fetchStd},
 		"no type":           {200, nil, fetchStd},
+		"a page's type":     {200, []string{"text/html; charset=utf-8"}, fetchStd},
+		"a script's type":   {200, []string{"text/javascript"}, fetchStd},
+		"bytes":             {200, []string{"application/octet-stream"}, "\xef\xbb\xbf" + fetchStd},
+		"an odd type":       {200, []string{fetchSecret}, fetchStd},
 		"201":               {201, []string{"application/json"}, fetchStd},
 		"a mark":            {200, []string{"application/json"}, "\xef\xbb\xbf" + fetchStd},
 		"1 MiB":             {200, []string{"application/json"}, big},
 	} {
 		t.Run(name, func(t *testing.T) {
-			f := &requestforge.BodyFetcher{URL: "https://auth.example", Client: fetchAnswer(tt.status, http.Header{"Content-Type": tt.contentType}, tt.body)}
+			f := &requestforge.HTTPFetcher{URL: "https://auth.example", Client: fetchAnswer(tt.status, http.Header{"Content-Type": tt.contentType}, tt.body)}
 			tok, err := f.Fetch(t.Context(), requestforge.Input{})
 			if err != nil || tok.AccessToken != "a" {
 				t.Errorf("got %v, %v", tok, err)
@@ -627,11 +652,20 @@ var fetchFailures = []struct {
 	{name: "503", status: 503, header: http.Header{"Retry-After": {"7"}}, after: 7 * time.Second, transient: true},
 	{name: "504", status: 504, transient: true, ambiguous: true},
 
-	{name: "HTML", status: 200, header: http.Header{"Content-Type": {"text/html; charset=utf-8"}}, body: fetchStd + fetchSecret, want: "HTML page", transient: true, ambiguous: true},
-	{name: "XHTML", status: 200, header: http.Header{"Content-Type": {"application/xhtml+xml"}}, body: fetchSecret, want: "HTML page", transient: true, ambiguous: true},
-	{name: "HTML by another name", status: 200, body: "\xef\xbb\xbf \n<!DOCTYPE html>" + fetchSecret, want: "HTML page", transient: true, ambiguous: true},
-	{name: "a form", status: 200, header: http.Header{"Content-Type": {"application/x-www-form-urlencoded"}}, body: "access_token=" + fetchSecret, want: "not JSON by its Content-Type", ambiguous: true},
-	{name: "an odd type", status: 200, header: http.Header{"Content-Type": {fetchSecret}}, body: fetchStd, want: "not JSON by its Content-Type", ambiguous: true},
+	{name: "HTML", status: 200, header: http.Header{"Content-Type": {"text/html; charset=utf-8"}}, body: "\xef\xbb\xbf\n<div>" + fetchSecret, want: "HTML page", ambiguous: true},
+	{name: "a text that is called HTML", status: 200, header: http.Header{"Content-Type": {"text/html"}}, body: fetchStd + fetchSecret, want: "not JSON", ambiguous: true},
+	{name: "nothing that is called HTML", status: 200, header: http.Header{"Content-Type": {"text/html"}}, want: "the body is empty", ambiguous: true},
+	{name: "XHTML", status: 200, header: http.Header{"Content-Type": {"application/xhtml+xml"}}, body: "<p>" + fetchSecret, want: "HTML page", ambiguous: true},
+	{name: "HTML by another name", status: 200, body: "\xef\xbb\xbf \n<!DOCTYPE html>" + fetchSecret, want: "HTML page", ambiguous: true},
+	{name: "HTML after comments", status: 200, body: "<!-- a --><?xml version='1.0'?>\n<hTML lang=en>" + fetchSecret, want: "HTML page", ambiguous: true},
+	{name: "XML", status: 200, body: "<?xml version='1.0'?><html:token>" + fetchSecret, want: "not JSON", ambiguous: true},
+	{name: "a less-than sign", status: 200, body: "<" + fetchSecret, want: "not JSON", ambiguous: true},
+	{name: "a form", status: 200, header: http.Header{"Content-Type": {"application/x-www-form-urlencoded"}}, body: "access_token=" + fetchSecret, want: "not JSON", ambiguous: true},
+	{name: "425", status: 425, transient: true},
+	{name: "403 with Retry-After", status: 403, header: http.Header{"Retry-After": {"30"}}, after: 30 * time.Second, transient: true},
+	{name: "403 with a rate limit that is used up", status: 403, header: http.Header{"X-Ratelimit-Remaining": {"0"}, "X-Ratelimit-Reset": {"60"}}, after: time.Minute, transient: true},
+	{name: "403 with a rate limit", status: 403, header: http.Header{"X-Ratelimit-Remaining": {"5"}}},
+	{name: "403 with a rate limit, and a code that is final", status: 403, header: http.Header{"X-Ratelimit-Remaining": {"0"}}, body: `{"error":"access_denied"}`, code: "access_denied", permanent: true},
 	{name: "no content", status: 204, want: "the body is empty", ambiguous: true},
 	{name: "cut off", status: 200, body: `{"access_token":"` + fetchSecret, want: "not JSON", ambiguous: true},
 	{name: "garbage after it", status: 200, body: fetchStd + fetchSecret, want: "not JSON", ambiguous: true},
@@ -639,6 +673,7 @@ var fetchFailures = []struct {
 	{name: "no token", status: 200, body: `{"` + fetchSecret + `":1}`, want: `no field "access_token"`, ambiguous: true},
 	{name: "an empty token", status: 200, body: `{"access_token":"","x":"` + fetchSecret + `"}`, want: "empty", ambiguous: true},
 	{name: "a number", status: 200, body: `{"access_token":5}`, want: "not a string", ambiguous: true},
+	{name: "far too long", status: 200, body: `{"access_token":"` + fetchSecret + strings.Repeat("x", 64<<10) + `"}`, want: "more than 64 KiB", ambiguous: true},
 	{name: "CR LF", status: 200, body: `{"access_token":"` + fetchSecret + `\r\nX: y"}`, want: "control characters", ambiguous: true},
 	{name: "CR LF in the type", status: 200, body: `{"access_token":"a","token_type":"` + fetchSecret + `\r\n"}`, want: "token type", ambiguous: true},
 	{name: "expired", status: 200, body: `{"access_token":"` + fetchSecret + `","expires_in":-5}`, want: "already expired", ambiguous: true},
@@ -650,7 +685,7 @@ var fetchFailures = []struct {
 func TestFailedAnswersAreClearAuthErrors(t *testing.T) {
 	for _, tt := range fetchFailures {
 		t.Run(tt.name, func(t *testing.T) {
-			f := &requestforge.BodyFetcher{
+			f := &requestforge.HTTPFetcher{
 				URL:  "https://auth.example/token?key=" + fetchSecret,
 				Form: url.Values{"password": {fetchSecret}}, Client: fetchAnswer(tt.status, tt.header, tt.body),
 			}
@@ -672,7 +707,40 @@ func TestFailedAnswersAreClearAuthErrors(t *testing.T) {
 	}
 }
 
-func TestHeaderFetcher(t *testing.T) {
+// A login form refuses a wrong password with its own page and 200. Each try counts
+// towards the lock of the account.
+func TestWrongPasswordAnsweredByAPageIsSentOnce(t *testing.T) {
+	for name, header := range map[string]http.Header{
+		"by its type": {"Content-Type": {"text/html;charset=UTF-8"}}, "by its beginning": {}, "as JSON": {"Content-Type": {"application/json"}},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			sent := 0
+			page := fetchAnswer(200, header, "\n<!-- login -->\n<HTML><body>Wrong user name or password</body></html>")
+			client := &http.Client{Transport: fetchRT(func(req *http.Request) (*http.Response, error) {
+				sent++
+				return page.Transport.RoundTrip(req)
+			})}
+			for _, f := range []requestforge.Fetcher{
+				&requestforge.HTTPFetcher{URL: "https://auth.example/", JSON: map[string]string{"password": fetchSecret}, Client: client},
+				&requestforge.HTTPFetcher{URL: "https://auth.example/", TokenHeader: "X-Token", JSON: map[string]string{"password": fetchSecret}, Client: client},
+			} {
+				p, err := requestforge.NewPipeline(requestforge.PipelineConfig{Steps: []requestforge.Step{{Name: "login", Fetcher: f}}})
+				if err != nil {
+					t.Fatal(err)
+				}
+				sent = 0
+				for range 2 { // the second within the cool-down
+					if tok, err := p.Token(t.Context()); err == nil || sent != 1 {
+						t.Errorf("%s: %v, %v, the password was sent %d times, want once", name, tok, err, sent)
+					}
+				}
+				p.Close()
+			}
+		})
+	}
+}
+
+func TestTokenFromAHeader(t *testing.T) {
 	html := http.Header{"Content-Type": {"text/html"}}
 	page := html.Clone()
 	page.Set("X-Token", "t")
@@ -684,17 +752,17 @@ func TestHeaderFetcher(t *testing.T) {
 		transient bool
 	}{
 		"one":              {status: 200, header: http.Header{"X-Token": {"t"}}, tok: "t"},
-		"taken as it is":   {status: 204, header: http.Header{"X-Token": {"Bearer t"}}, tok: "Bearer t"},
+		"taken as it is":   {status: 204, header: http.Header{"X-Token": {"user t"}}, tok: "user t"},
 		"whatever is sent": {status: 299, header: page, body: "<html>", tok: "t"},
 		"none":             {status: 200, header: http.Header{"X": {fetchSecret}}, body: fetchSecret, fail: `no header "x-token"`},
 		"an empty one":     {status: 200, header: http.Header{"X-Token": {""}}, fail: `no header "x-token"`},
 		"two":              {status: 200, header: http.Header{"X-Token": {fetchSecret, "t"}}, fail: `2 headers "x-token"`},
-		"a page":           {status: 200, header: html, body: fetchSecret, fail: "HTML page", transient: true},
+		"a page":           {status: 200, header: html, body: "<p>" + fetchSecret, fail: "HTML page"},
 		"control":          {status: 200, header: http.Header{"X-Token": {fetchSecret + "\x01"}}, fail: "control characters"},
 		"refused":          {status: 401, header: http.Header{"X-Token": {fetchSecret}}, body: `{"error":"invalid_client"}`, fail: "invalid_client"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			f := &requestforge.HeaderFetcher{URL: "https://auth.example/", TokenHeader: "x-token", TokenType: "DPoP", Client: fetchAnswer(tt.status, tt.header, tt.body)}
+			f := &requestforge.HTTPFetcher{URL: "https://auth.example/", TokenHeader: "x-token", TokenType: "DPoP", Client: fetchAnswer(tt.status, tt.header, tt.body)}
 			tok, err := f.Fetch(t.Context(), requestforge.Input{})
 			if tt.fail != "" {
 				ae := fetchFailed(t, tok, err, tt.fail)
@@ -731,29 +799,32 @@ func TestBodiesAreBoundedAndClosedOnce(t *testing.T) {
 		read   func([]byte) (int, error)
 		status int
 		header bool
+		field  string
+		ok     bool
 		most   int64
 	}{
 		"endless token":             {read: endless, status: 200, most: 1<<20 + 1 + 64<<10},
 		"endless refusal":           {read: endless, status: 500, most: 128<<10 + 1},
-		"endless beside a header":   {read: endless, status: 200, header: true, most: 64 << 10},
+		"endless beside a header":   {read: endless, status: 200, header: true, ok: true, most: 1<<20 + 1 + 64<<10},
+		"endless, with a field":     {read: endless, status: 200, header: true, field: "in", most: 1<<20 + 1 + 64<<10},
 		"broken token":              {read: fail, status: 200},
 		"broken refusal":            {read: fail, status: 401},
-		"broken, but with a header": {read: fail, status: 200, header: true},
+		"broken, but with a header": {read: fail, status: 200, header: true}, // the end and the refresh token may be lost
 	} {
 		t.Run(name, func(t *testing.T) {
 			body := &fetchBody{read: tt.read}
 			client := &http.Client{Transport: fetchRT(func(req *http.Request) (*http.Response, error) {
 				return &http.Response{StatusCode: tt.status, Header: http.Header{"X-Token": {"t"}}, Body: body, ContentLength: -1, Request: req}, nil
 			})}
-			var f requestforge.Fetcher = &requestforge.BodyFetcher{URL: "https://auth.example", Client: client}
+			var f requestforge.Fetcher = &requestforge.HTTPFetcher{URL: "https://auth.example", Client: client}
 			if tt.header {
-				f = &requestforge.HeaderFetcher{URL: "https://auth.example", TokenHeader: "X-Token", Client: client}
+				f = &requestforge.HTTPFetcher{URL: "https://auth.example", TokenHeader: "X-Token", ExpiresInField: tt.field, Client: client}
 			}
 			tok, err := f.Fetch(t.Context(), requestforge.Input{})
-			if (err == nil) != tt.header {
+			if (err == nil) != tt.ok {
 				t.Errorf("got %v, %v", tok, err)
 			}
-			if name == "broken token" && (!requestforge.Transient(err) || !requestforge.Ambiguous(err)) {
+			if strings.HasPrefix(name, "broken") && tt.status == 200 && (!requestforge.Transient(err) || !requestforge.Ambiguous(err)) {
 				t.Errorf("a broken response is worth another try: %v", err)
 			}
 			if n := body.closed.Load(); n != 1 {
@@ -775,8 +846,43 @@ func TestAZippedResponseIsBoundedByWhatItUnpacksTo(t *testing.T) {
 		io.WriteString(z, fetchStd+strings.Repeat(" ", 4<<20))
 		z.Close()
 	})
-	tok, err := (&requestforge.BodyFetcher{URL: srv.URL}).Fetch(t.Context(), requestforge.Input{})
+	tok, err := (&requestforge.HTTPFetcher{URL: srv.URL}).Fetch(t.Context(), requestforge.Input{})
 	fetchFailed(t, tok, err, "larger than 1 MiB")
+}
+
+// What a mock may answer: no body, no header, no request, nothing at all.
+func TestFetchersTakeTheBareAnswersOfMocks(t *testing.T) {
+	for name, resp := range map[string]*http.Response{
+		"200":      {StatusCode: 200},
+		"401":      {StatusCode: 401},
+		"302":      {StatusCode: 302, Header: http.Header{"Location": {"https://auth.example/x"}}},
+		"a length": {StatusCode: 200, ContentLength: 5},
+		"nothing":  nil,
+	} {
+		client := &http.Client{Transport: fetchRT(func(*http.Request) (*http.Response, error) {
+			if resp == nil {
+				return nil, nil
+			}
+			r := *resp
+			return &r, nil
+		})}
+		for _, f := range []requestforge.Fetcher{
+			&requestforge.HTTPFetcher{URL: "https://auth.example/", Client: client},
+			&requestforge.HTTPFetcher{URL: "https://auth.example/", TokenHeader: "X", Client: client},
+		} {
+			if tok, err := f.Fetch(t.Context(), requestforge.Input{}); err == nil {
+				t.Errorf("%s: %v", name, tok)
+			}
+		}
+		before := http.DefaultTransport
+		http.DefaultTransport = client.Transport
+		got, err := requestforge.LoginClient("https://auth.example").Get("https://auth.example/")
+		http.DefaultTransport = before
+		if (err == nil) != (name == "200" || name == "401") {
+			t.Errorf("%s: %v, %v from a LoginClient", name, got, err)
+		}
+		_ = requestforge.NewAuthError(resp, nil, nil).Error()
+	}
 }
 
 func TestConnectionsAreUsedAgain(t *testing.T) {
@@ -795,7 +901,7 @@ func TestConnectionsAreUsedAgain(t *testing.T) {
 			}
 			srv.Start()
 			defer srv.Close()
-			f := &requestforge.HeaderFetcher{URL: srv.URL, TokenHeader: "X-Token", Client: srv.Client()}
+			f := &requestforge.HTTPFetcher{URL: srv.URL, TokenHeader: "X-Token", Client: srv.Client()}
 			for range 3 {
 				if _, err := f.Fetch(t.Context(), requestforge.Input{}); (err == nil) != (status == 200) {
 					t.Fatal(err)
@@ -827,7 +933,7 @@ func TestDrippingServerEndsAtTheDeadline(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 30500*time.Millisecond)
 		defer cancel()
 		start := time.Now()
-		tok, err := (&requestforge.BodyFetcher{URL: "https://auth.example", Client: client}).Fetch(ctx, requestforge.Input{})
+		tok, err := (&requestforge.HTTPFetcher{URL: "https://auth.example", Client: client}).Fetch(ctx, requestforge.Input{})
 		ae := fetchFailed(t, tok, err, "broke off")
 		if took := time.Since(start); took != 30500*time.Millisecond {
 			t.Errorf("took %v", took)
@@ -846,7 +952,7 @@ func TestNilClientIsTheDefaultTransportOfTheMoment(t *testing.T) {
 		http.SetCookie(w, &http.Cookie{Name: "session", Value: "x", Path: "/"})
 		fetchJSON(fetchStd)(w, r)
 	})
-	f := &requestforge.BodyFetcher{URL: srv.URL}
+	f := &requestforge.HTTPFetcher{URL: srv.URL}
 	for range 2 {
 		if _, err := f.Fetch(t.Context(), requestforge.Input{}); err != nil {
 			t.Fatal(err)
@@ -875,7 +981,7 @@ func TestClientIsUsedAndNotChanged(t *testing.T) {
 	}
 	jar.SetCookies(u, []*http.Cookie{{Name: "c", Value: "1"}})
 	client := &http.Client{Jar: jar, Timeout: time.Minute}
-	if _, err := (&requestforge.BodyFetcher{URL: srv.URL, Client: client}).Fetch(t.Context(), requestforge.Input{}); err != nil {
+	if _, err := (&requestforge.HTTPFetcher{URL: srv.URL, Client: client}).Fetch(t.Context(), requestforge.Input{}); err != nil {
 		t.Fatal(err)
 	}
 	if seen.header.Get("Cookie") != "c=1" {
@@ -902,7 +1008,7 @@ func TestRedirectsNeverLeaveTheOrigin(t *testing.T) {
 				asked := 0
 				client := other.Client() // trusts both: they share httptest's certificate
 				client.CheckRedirect = func(*http.Request, []*http.Request) error { asked++; return nil }
-				f := &requestforge.BodyFetcher{
+				f := &requestforge.HTTPFetcher{
 					URL: srv.URL, Form: url.Values{"password": {fetchSecret}}, Client: client,
 					ClientAuth: &requestforge.ClientAuth{ID: "id", Secret: fetchSecret},
 				}
@@ -935,7 +1041,7 @@ func TestRedirectsWithinTheOriginAreFollowed(t *testing.T) {
 			http.Redirect(w, r, "/end", http.StatusTemporaryRedirect)
 		}
 	})
-	f := &requestforge.BodyFetcher{URL: srv.URL + "/start", Form: url.Values{"a": {"b"}}, ClientAuth: &requestforge.ClientAuth{ID: "id", Secret: "s"}}
+	f := &requestforge.HTTPFetcher{URL: srv.URL + "/start", Form: url.Values{"a": {"b"}}, ClientAuth: &requestforge.ClientAuth{ID: "id", Secret: "s"}}
 	if tok, err := f.Fetch(t.Context(), requestforge.Input{}); err != nil || tok.AccessToken != "a" {
 		t.Fatalf("got %v, %v", tok, err)
 	}
@@ -943,7 +1049,7 @@ func TestRedirectsWithinTheOriginAreFollowed(t *testing.T) {
 		t.Errorf("got %s %q", seen.method, seen.body)
 	}
 
-	tok, err := (&requestforge.BodyFetcher{URL: srv.URL + "/loop"}).Fetch(t.Context(), requestforge.Input{})
+	tok, err := (&requestforge.HTTPFetcher{URL: srv.URL + "/loop"}).Fetch(t.Context(), requestforge.Input{})
 	fetchFailed(t, tok, err, "stopped after 10 redirects")
 	if loops != 10 {
 		t.Errorf("%d requests in the loop", loops)
@@ -963,7 +1069,7 @@ func TestRedirectsWithinTheOriginAreFollowed(t *testing.T) {
 }
 
 func TestALocationThatDoesntParseIsNotShown(t *testing.T) {
-	f := &requestforge.BodyFetcher{URL: "https://auth.example", Client: fetchAnswer(302, http.Header{"Location": {"https://h/%zz?key=" + fetchSecret}}, "")}
+	f := &requestforge.HTTPFetcher{URL: "https://auth.example", Client: fetchAnswer(302, http.Header{"Location": {"https://h/%zz?key=" + fetchSecret}}, "")}
 	tok, err := f.Fetch(t.Context(), requestforge.Input{})
 	fetchFailed(t, tok, err, "Location")
 }

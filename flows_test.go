@@ -38,7 +38,7 @@ func flowClient(t *testing.T, srv *authtest.Simulator, tokens requestforge.Token
 	transport, err := requestforge.NewTransport(requestforge.Config{
 		Base:    srv.Client().Transport,
 		BaseURL: srv.URL,
-		Tokens:  tokens,
+		Source:  tokens,
 		Retry:   requestforge.ExponentialBackoff(3, 10*time.Millisecond, time.Second),
 	})
 	require.NoError(t, err)
@@ -123,9 +123,10 @@ func TestFlowTokensHaveTheTypesOfTheirSteps(t *testing.T) {
 	srv := authtest.NewServer(sessionSteps)
 	defer srv.Close()
 	storage := requestforge.NewMemoryStorage()
-	mustToken(t, pipeline(t, requestforge.PipelineConfig{Steps: srv.Steps(), Storage: storage, KeyPrefix: "complex_auth"}))
+	tokens := pipeline(t, requestforge.PipelineConfig{Steps: srv.Steps(), Storage: storage, KeyPrefix: "complex_auth"})
+	mustToken(t, tokens)
 
-	entries, err := storage.Load(t.Context(), "complex_auth:session", "complex_auth:key", "complex_auth:access")
+	entries, err := storage.Load(t.Context(), requestforge.StorageKeys(tokens)...)
 	require.NoError(t, err)
 	for i, want := range []string{"Session", "ApiKey", "Bearer"} {
 		require.NotNil(t, entries[i].Record)
@@ -137,40 +138,40 @@ func TestFlowTokensHaveTheTypesOfTheirSteps(t *testing.T) {
 // the body, and refuses either alone.
 func TestFlowMixesHeaderAndBody(t *testing.T) {
 	for name, c := range map[string]struct {
-		change func(*requestforge.BodyFetcher)
+		change func(*requestforge.HTTPFetcher)
 		status int // of the error; 0: none
 	}{
-		"both":      {func(*requestforge.BodyFetcher) {}, 0},
-		"no header": {func(f *requestforge.BodyFetcher) { f.HeaderFrom = nil }, 401},
-		"no data": {func(f *requestforge.BodyFetcher) {
+		"both":      {func(*requestforge.HTTPFetcher) {}, 0},
+		"no header": {func(f *requestforge.HTTPFetcher) { f.HeaderFrom = nil }, 401},
+		"no data": {func(f *requestforge.HTTPFetcher) {
 			f.BodyFrom = func(requestforge.Input) (any, error) {
 				return map[string]any{"username": "ann", "password": "made-up"}, nil
 			}
 		}, 400},
 	} {
 		t.Run(name, func(t *testing.T) {
-			srv := authtest.NewServer(mixedSteps)
-			defer srv.Close()
-			steps := srv.Steps()
-			access := steps[1].Fetcher.(*requestforge.BodyFetcher)
-			access.JSON = nil
-			access.BodyFrom = func(in requestforge.Input) (any, error) {
-				return map[string]any{
-					"username": "ann", "password": "made-up",
-					"device_validated": in.Parents["device"].AccessToken != "",
-				}, nil
-			}
-			c.change(access)
+			synctest.Test(t, func(t *testing.T) {
+				steps := authtest.NewSimulator(mixedSteps).Steps()
+				access := steps[1].Fetcher.(*requestforge.HTTPFetcher)
+				access.JSON = nil
+				access.BodyFrom = func(in requestforge.Input) (any, error) {
+					return map[string]any{
+						"username": "ann", "password": "made-up",
+						"device_validated": in.Parents["device"].AccessToken != "",
+					}, nil
+				}
+				c.change(access)
 
-			_, err := pipeline(t, requestforge.PipelineConfig{Steps: steps}).Token(t.Context())
-			if c.status == 0 {
-				require.NoError(t, err)
-				return
-			}
-			var auth *requestforge.AuthError
-			require.ErrorAs(t, err, &auth)
-			assert.Equal(t, "access", auth.Step)
-			assert.Equal(t, c.status, auth.StatusCode)
+				_, err := pipeline(t, requestforge.PipelineConfig{Steps: steps}).Token(t.Context())
+				if c.status == 0 {
+					require.NoError(t, err)
+					return
+				}
+				var auth *requestforge.AuthError
+				require.ErrorAs(t, err, &auth)
+				assert.Equal(t, "access", auth.Step)
+				assert.Equal(t, c.status, auth.StatusCode)
+			})
 		})
 	}
 }
@@ -209,17 +210,16 @@ func TestFlowFetchesAgainAfterTheEarlierOfTTLAndExpiresIn(t *testing.T) {
 
 func TestFlowDependenciesAreCheckedAtConstruction(t *testing.T) {
 	step := func(name string, parents ...string) requestforge.Step {
-		return requestforge.Step{Name: name, DependsOn: parents, Fetcher: &requestforge.BodyFetcher{URL: "https://auth.example.com/" + name}}
+		return requestforge.Step{Name: name, DependsOn: parents, Fetcher: &requestforge.HTTPFetcher{URL: "https://auth.example.com/" + name}}
 	}
 	for name, c := range map[string]struct {
 		steps []requestforge.Step
 		want  string
 	}{
-		"a cycle":            {[]requestforge.Step{step("user", "app"), step("device", "user"), step("app", "device")}, `in a cycle: "user" -> "app" -> "device" -> "user"`},
-		"itself":             {[]requestforge.Step{step("user", "user")}, `in a cycle: "user" -> "user"`},
-		"a duplicate":        {[]requestforge.Step{step("app"), step("app")}, `two steps are named "app"`},
-		"an unknown parent":  {[]requestforge.Step{step("user", "device")}, `step "user" depends on "device", which is no step`},
-		"more than one leaf": {[]requestforge.Step{step("app"), step("user", "app"), step("audit", "app")}, `steps "user" and "audit" are nobody's parents`},
+		"a cycle":           {[]requestforge.Step{step("user", "app"), step("device", "user"), step("app", "device")}, `in a cycle: "user" -> "app" -> "device" -> "user"`},
+		"itself":            {[]requestforge.Step{step("user", "user")}, `in a cycle: "user" -> "user"`},
+		"a duplicate":       {[]requestforge.Step{step("app"), step("app")}, `two steps are named "app"`},
+		"an unknown parent": {[]requestforge.Step{step("user", "device")}, `step "user" depends on "device", which is no step`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			tokens, err := requestforge.NewPipeline(requestforge.PipelineConfig{Steps: c.steps})
@@ -315,7 +315,7 @@ func TestFlowSignedFetcher(t *testing.T) {
 	const body = `{"grant_type":"signed"}`
 	for name, fetcher := range map[string]func(url, key string) requestforge.Fetcher{
 		"Prepare": func(url, key string) requestforge.Fetcher {
-			return &requestforge.BodyFetcher{
+			return &requestforge.HTTPFetcher{
 				URL: url, JSON: map[string]any{"grant_type": "signed"}, TokenField: "token", ExpiresInField: "ttl", TokenType: "Signed",
 				Prepare: func(req *http.Request, _ requestforge.Input) error {
 					timestamp := strconv.FormatInt(time.Now().Unix(), 10)
@@ -418,7 +418,7 @@ func TestFlowRetryAndReplayWaitAsTheirStrategiesSay(t *testing.T) {
 		transport, err := requestforge.NewTransport(requestforge.Config{
 			Base:      sim.Transport(),
 			BaseURL:   sim.URL,
-			Tokens:    pipeline(t, requestforge.PipelineConfig{Steps: sim.Steps()}),
+			Source:    pipeline(t, requestforge.PipelineConfig{Steps: sim.Steps()}),
 			AuthRetry: requestforge.SimpleAuthRetry(1, 500*time.Millisecond),
 			Retry:     requestforge.ExponentialBackoff(3, time.Second, time.Minute),
 		})
@@ -455,7 +455,7 @@ func TestFlowExcludedPathsGoWithoutAToken(t *testing.T) {
 	defer srv.Close()
 	transport, err := requestforge.NewTransport(requestforge.Config{
 		BaseURL:       srv.URL + "/v2",
-		Tokens:        pipeline(t, requestforge.PipelineConfig{Steps: srv.Steps()}),
+		Source:        pipeline(t, requestforge.PipelineConfig{Steps: srv.Steps()}),
 		ExcludedPaths: []string{"/health", "/public/*", "/docs/**"},
 	})
 	require.NoError(t, err)
@@ -482,14 +482,14 @@ func TestFlowLogHoldsNoSecret(t *testing.T) {
 	storage := requestforge.NewMemoryStorage()
 	tokens := pipeline(t, requestforge.PipelineConfig{Steps: srv.Steps(), Storage: storage, Logger: logger})
 	transport, err := requestforge.NewTransport(requestforge.Config{
-		BaseURL: srv.URL, Tokens: tokens, Logger: logger, LogHeaders: true,
+		BaseURL: srv.URL, Source: tokens, Logger: logger, LogHeaders: true,
 	})
 	require.NoError(t, err)
 	client := &http.Client{Transport: transport}
 
 	secrets := []string{"made-up", "s3cret-in-query", "s3cret-cookie"}
 	remember := func() {
-		entries, err := storage.Load(t.Context(), "requestforge:device", "requestforge:app", "requestforge:user")
+		entries, err := storage.Load(t.Context(), requestforge.StorageKeys(tokens)...)
 		require.NoError(t, err)
 		for _, e := range entries {
 			secrets = append(secrets, e.Record.Token.AccessToken)
@@ -561,7 +561,7 @@ func TestFlowRevokedTokenInAUsersTest(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	transport, err := requestforge.NewTransport(requestforge.Config{BaseURL: srv.URL, Tokens: tokens})
+	transport, err := requestforge.NewTransport(requestforge.Config{BaseURL: srv.URL, Source: tokens})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -600,7 +600,7 @@ func TestFlowProductionSetup(t *testing.T) {
 		transport, err := requestforge.NewTransport(requestforge.Config{
 			Base:          sim.Transport(),
 			BaseURL:       sim.URL + "/v1",
-			Tokens:        tokens,
+			Source:        tokens,
 			AuthRetry:     requestforge.SimpleAuthRetry(1, 500*time.Millisecond),
 			ExcludedPaths: []string{"/health"},
 			Retry:         requestforge.ExponentialBackoff(3, time.Second, time.Minute),

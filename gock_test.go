@@ -22,11 +22,11 @@ import (
 // gockSteps is a login of two steps whose fetchers name no client.
 func gockSteps() []requestforge.Step {
 	return []requestforge.Step{
-		{Name: "app", Fetcher: &requestforge.BodyFetcher{
+		{Name: "app", Fetcher: &requestforge.HTTPFetcher{
 			URL:  "https://auth.example.com/app/token",
 			JSON: map[string]any{"client_id": "test"},
 		}},
-		{Name: "user", DependsOn: []string{"app"}, Fetcher: &requestforge.BodyFetcher{
+		{Name: "user", DependsOn: []string{"app"}, Fetcher: &requestforge.HTTPFetcher{
 			URL:        "https://auth.example.com/user/token",
 			HeaderFrom: map[string]string{"X-App-Token": "app"},
 			JSON:       map[string]any{"username": "test"},
@@ -69,7 +69,7 @@ func TestGockInterceptsWhatWasBuiltBefore(t *testing.T) {
 	tokens := pipeline(t, requestforge.PipelineConfig{Steps: gockSteps()})
 	transport, err := requestforge.NewTransport(requestforge.Config{
 		BaseURL: "https://api.example.com/v1",
-		Tokens:  tokens,
+		Source:  tokens,
 		Retry:   requestforge.RetryPolicy{RetryMax: 1},
 	})
 	require.NoError(t, err)

@@ -36,7 +36,7 @@ func TestLogAllocations(t *testing.T) {
 	} {
 		req, err := http.NewRequest(http.MethodGet, raw, nil)
 		require.NoError(t, err)
-		cfg := requestforge.Config{Tokens: liveToken, Origins: []string{"https://api.example.com"}}
+		cfg := requestforge.Config{Source: liveToken, Origins: []string{"https://api.example.com"}}
 		bare := allocations(t, cfg, req)
 
 		cfg.Logger = slog.New(slog.DiscardHandler)

@@ -181,7 +181,7 @@ func TestLogNeverHoldsASecret(t *testing.T) {
 		} {
 			transport, err := requestforge.NewTransport(requestforge.Config{
 				BaseURL:    "https://h/v1",
-				Tokens:     secretTokens{secret},
+				Source:     secretTokens{secret},
 				Logger:     slog.New(handler),
 				LogHeaders: true,
 				Base: sendFunc(func(req *http.Request) (*http.Response, error) {

@@ -10,45 +10,49 @@ import (
 	"net/http"
 	"net/http/cookiejar"
 	"slices"
-	"strings"
 
+	"golang.org/x/net/publicsuffix"
+
+	"github.com/requestforge/requestforge/internal/deadconn"
 	"github.com/requestforge/requestforge/internal/match"
 	"github.com/requestforge/requestforge/internal/mistake"
+	"github.com/requestforge/requestforge/internal/proxied"
+	"github.com/requestforge/requestforge/internal/redact"
 	"github.com/requestforge/requestforge/internal/roundtrip"
 )
 
-// LoginClient returns a client for the requests of one login, for a
-// [FetcherFunc] that makes several:
+// LoginClient returns a client for the requests of a login, for a [FetcherFunc] that makes
+// several requests:
 //
 //	Fetcher: requestforge.FetcherFunc(func(ctx context.Context, in requestforge.Input) (*requestforge.Token, error) {
 //		client := requestforge.LoginClient("https://login.example.com")
 //		// get the login page, post its form, read the token; errors by NewAuthError
 //	})
 //
-// Each client has a new cookie jar: the session that the first request begins
-// is there for the next request. Make a client for each fetch, so that the
-// cookies of two logins never meet. The client sends through
-// http.DefaultTransport, looked up at each request, and shares its connections.
+// Each client has a new cookie jar, so the next request continues the session that the first
+// request began. Make a client for each fetch, so that the cookies of two logins never meet.
+// The client sends through http.DefaultTransport, looked up at each request, and shares its
+// connections.
 //
-// A request to any origin but the given origins fails before the client sends
-// anything, and so does a request over plain http to another machine. A redirect
-// to another origin is an error that doesn't quote Location, and so is the
-// tenth redirect in a row. Within the origins a redirect takes along what
-// net/http lets it take: with status 307 or 308 the body, and all headers but
-// credentials for another host.
+// A request to any origin but the given origins fails before the client sends anything, and
+// so does a request over plain http to another machine or to a proxy. A redirect to another
+// origin is an error that doesn't quote Location, and so is the tenth redirect in a row.
+// Within the origins, the rules of net/http decide which parts of a request follow a
+// redirect: with status 307 or 308 the body, and all headers except credentials for another
+// host.
 //
 // To read a code from Location, set CheckRedirect to a function that returns
-// http.ErrUseLastResponse: a client with a CheckRedirect hands every redirect
-// to the function, which then also limits the number of redirects.
+// http.ErrUseLastResponse: a client with a CheckRedirect hands every redirect to the
+// function, which then also limits the number of redirects.
 //
-// Origins are written as in [AuthTransport].Origins, without AnyOrigin. At least
-// one is required. A mistake in an origin is the error of every request.
+// Origins are written as in [AuthTransport].Origins, without AnyOrigin. At least one origin
+// is required. A mistake in an origin is the error of every request.
 //
-// The client has no Timeout; the context of the fetch ends its requests. Several
-// goroutines may use the client at once. Set its fields before the first
-// request, and leave Transport alone, which is what watches the origins.
+// The client has no Timeout; the context of the fetch ends its requests. Several goroutines
+// may use the client at once. Set fields before the first request, and don't replace
+// Transport, which enforces the origins.
 func LoginClient(origins ...string) *http.Client {
-	jar, _ := cookiejar.New(&cookiejar.Options{PublicSuffixList: topLevel{}}) // never fails
+	jar, _ := cookiejar.New(&cookiejar.Options{PublicSuffixList: publicsuffix.List}) // never fails
 	client := &http.Client{Jar: jar}
 	t := &loginTransport{client: client}
 	t.origins, t.err = loginOrigins(origins)
@@ -75,11 +79,11 @@ func loginOrigins(specs []string) (*match.Origins, error) {
 	return origins, nil
 }
 
-// loginTransport sends requests to the origins, and to no others.
+// loginTransport sends requests to the given origins only.
 type loginTransport struct {
 	origins *match.Origins
 	err     error        // in the origins
-	client  *http.Client // whose transport this is
+	client  *http.Client // the client with this transport
 }
 
 // RoundTrip implements http.RoundTripper.
@@ -88,12 +92,18 @@ func (t *loginTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 		roundtrip.CloseBody(req)
 		return nil, err
 	}
-	resp, err := http.DefaultTransport.RoundTrip(req)
+	resp, err := deadconn.RoundTrip(http.DefaultTransport, req)
 	if err != nil {
-		if req.Response != nil {
+		if first := firstOf(req); first != req {
+			if req.URL.Host != first.URL.Host {
+				err = redact.Without(err, req.URL.Hostname())
+			}
 			err = fmt.Errorf("%w: %w", errAfterRedirect, err)
 		}
 		return nil, err
+	}
+	if resp == nil {
+		return nil, nil // http.Client returns an error about the transport
 	}
 	if t.client.CheckRedirect == nil {
 		if err := t.checkRedirect(req, resp); err != nil {
@@ -117,6 +127,8 @@ func (t *loginTransport) check(req *http.Request) error {
 		fault = "not sent: the origin is none of those that the client was made for"
 	case req.URL.Scheme != "https" && !match.Loopback(req.URL):
 		fault = "not sent over plain http to another machine, where every secret can be read on the way"
+	case req.URL.Scheme != "https" && proxied.By(nil, req):
+		fault = "not sent over plain http to a proxy, which can read every secret"
 	default:
 		return nil
 	}
@@ -136,7 +148,7 @@ func (t *loginTransport) checkRedirect(req *http.Request, resp *http.Response) e
 	}
 	location := resp.Header.Get("Location")
 	if location == "" {
-		return nil // a response like any other
+		return nil // an ordinary response
 	}
 	var fault error
 	switch to, err := req.URL.Parse(location); {
@@ -158,8 +170,15 @@ func (t *loginTransport) checkRedirect(req *http.Request, resp *http.Response) e
 	return mistake.Final(fmt.Errorf("requestforge: LoginClient: %w", fault))
 }
 
-// sent is the number of requests from the first one, before any redirect, to
-// req.
+// firstOf returns the request whose redirects led to req.
+func firstOf(req *http.Request) *http.Request {
+	for req.Response != nil && req.Response.Request != nil {
+		req = req.Response.Request
+	}
+	return req
+}
+
+// sent returns the number of requests up to req, including redirects.
 func sent(req *http.Request) (n int) {
 	for n = 1; req.Response != nil && req.Response.Request != nil; n++ {
 		req = req.Response.Request
@@ -173,16 +192,3 @@ func (t *loginTransport) CloseIdleConnections() { roundtrip.CloseIdle(http.Defau
 
 // Unwrap returns http.DefaultTransport.
 func (t *loginTransport) Unwrap() http.RoundTripper { return http.DefaultTransport }
-
-// topLevel is a cookiejar.PublicSuffixList of the top-level domains. The jar
-// refuses a cookie for "com". A cookie for "co.uk" gets into the jar, but no
-// further than to the origins.
-type topLevel struct{}
-
-// PublicSuffix returns the last label of domain.
-func (topLevel) PublicSuffix(domain string) string {
-	return domain[strings.LastIndexByte(domain, '.')+1:]
-}
-
-// String implements cookiejar.PublicSuffixList.
-func (topLevel) String() string { return "top-level domains" }

@@ -243,6 +243,11 @@ func TestLoginClientTakesNoCookieForATopLevelDomain(t *testing.T) {
 	if fmt.Sprint(got) != "[shared]" {
 		t.Errorf("another host gets %q, want the cookie of the shared domain", got)
 	}
+	// Domains below which strangers register names are no better (publicsuffix.org).
+	client.Jar.SetCookies(&url.URL{Scheme: "https", Host: "a.co.uk"}, []*http.Cookie{{Name: "all", Value: "1", Domain: "co.uk"}})
+	if got := client.Jar.Cookies(&url.URL{Scheme: "https", Host: "b.co.uk"}); len(got) > 0 {
+		t.Errorf("b.co.uk gets %v", got)
+	}
 }
 
 func TestLoginClientReachesTheDefaultTransportOfTheMoment(t *testing.T) {

@@ -5,8 +5,12 @@
 package requestforge
 
 import (
+	"errors"
+	"net/http"
 	"slices"
 	"time"
+
+	"github.com/requestforge/requestforge/internal/retryafter"
 )
 
 // maxRetryAfter is the longest that an auth server can make callers wait.
@@ -15,11 +19,76 @@ const maxRetryAfter = 5 * time.Minute
 // blameEvery is how often the parents of a step are blamed in vain.
 const blameEvery = 5 * time.Minute
 
+var errPeer = errors.New("another process's fetch failed")
+
+// reported is a peer's failure of a step as an error. The storage can hold anything:
+// its words are checked like a server's answer.
+func (f Failure) reported(step string) *AuthError {
+	e := (&AuthError{Step: step, Err: errPeer}).withCode(f.Code)
+	if f.StatusCode >= 100 && f.StatusCode <= 599 {
+		e.StatusCode = f.StatusCode
+	}
+	e.Permanent = e.Permanent || f.Permanent
+	return e
+}
+
 // failure is a failed fetch as callers get to know it. Immutable.
 type failure struct {
 	err   *AuthError
 	at    time.Time
 	until time.Time // nobody asks the auth server before
+	gone  uint64    // the last logout before; a peer's: 0
+	read  reading   // the changing secrets that failed; another one ends the cool-down
+
+	// before are failures that go on, each with other given tokens.
+	before []*failure
+}
+
+// maxBefore bounds the given tokens of one subject whose refusals are remembered at once.
+const maxBefore = 8
+
+// after notes the failure before f, which may be nil, if both are about given tokens.
+func (f *failure) after(last *failure) *failure {
+	if last != nil && f.err.given != "" && last.err.given != "" {
+		alone := *last
+		alone.before = nil
+		before := slices.DeleteFunc(append(slices.Clone(last.before), &alone), func(b *failure) bool { return !b.lasts(f.at) || b.err.given == f.err.given })
+		f.before = before[max(0, len(before)-maxBefore):]
+	}
+	return f
+}
+
+// of returns the failure, f or one before, of given tokens with a print, nil if there is
+// none that lasts.
+func (f *failure) of(given string, now time.Time) *failure {
+	for _, g := range append(f.before[:len(f.before):len(f.before)], f) {
+		if g.err.given == given && g.lasts(now) {
+			return g
+		}
+	}
+	return nil
+}
+
+// aboutGiven reports whether err may be the fault of a given token: a refusal, but neither a
+// passing fault of the server's nor one of the client's registration or the request.
+func aboutGiven(err *AuthError) bool {
+	switch {
+	case err.ParentRefused:
+		return true
+	case transient(err):
+		return false
+	}
+	switch err.Code {
+	case "":
+		switch err.StatusCode {
+		case 0, http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden:
+			return err.StatusCode > 0 || err.Permanent
+		}
+	case "invalid_grant", "invalid_request", "invalid_token", "access_denied", "expired_token", "insufficient_user_authentication",
+		"interaction_required", "login_required", "consent_required", "account_selection_required":
+		return true
+	}
+	return false
 }
 
 // lasts reports whether the cool-down of f, which may be nil, goes on.
@@ -34,13 +103,23 @@ func (f *failure) again(now time.Time) *AuthError {
 
 // coolDown returns how long the failure err is remembered, after a number of
 // failures before in a row: first, doubled with each failure, up to most. A
-// permanent failure gets most at once. The auth server can ask for more.
+// permanent failure gets most at once. The auth server can ask for more, and gets up
+// to a quarter of that on top.
 func coolDown(err *AuthError, before int, first, most time.Duration) time.Duration {
 	wait := most
 	if n := min(before, 32); !err.Permanent && first<<n>>n == first { // else it overflows
 		wait = min(wait, first<<n)
 	}
-	return max(wait, min(err.RetryAfter, maxRetryAfter))
+	return max(wait, min(retryafter.Spread(err.RetryAfter), maxRetryAfter))
+}
+
+// pauseAhead is how long a renewal ahead waits after f: until the cool-down is over, and
+// for least; but a second if a new secret can end the cool-down before its time.
+func (f *failure) pauseAhead(least time.Duration) time.Duration {
+	if f.read.of != nil {
+		return time.Second
+	}
+	return max(least, time.Until(f.until))
 }
 
 // failures holds the failures of one step.
@@ -48,13 +127,33 @@ type failures struct {
 	cur   *failure  // of the last fetch; nil: the last fetch didn't fail
 	inRow int       // with no success in between
 	last  *failure  // stays after a success, for State; nil: no failure so far
+	crash bool      // the last fetch crashed, and was forgiven
 	vain  time.Time // when newer tokens of the parents changed nothing; zero: the parents work
+
+	answers *answers // to challenges; nil: no API has asked for more
+
+	suspicions suspicions // of shared parents, by a subject's auth server
+
+	// waited is set once young parents were waited for in vain, until the
+	// auth server has taken some.
+	waited bool
 }
 
 // add remembers one more failure in a row.
 func (f *failures) add(n *failure) {
 	f.inRow++
 	f.cur, f.last = n, n
+}
+
+// forgive notes a crash, unless the fetch before crashed, too. A bug that shows now
+// and then must not keep callers waiting; one that shows each time must not send a
+// password for each caller.
+func (f *failures) forgive(n *failure) bool {
+	if f.crash {
+		return false
+	}
+	f.crash, f.last = true, n
+	return true
 }
 
 // replace remembers n instead of the failure before. If n ends later by slack at
@@ -66,9 +165,13 @@ func (f *failures) replace(n *failure, slack time.Duration) {
 	f.cur, f.last = n, n
 }
 
-// over ends the failures, after a success. A failure that other steps have
-// inherited ends at the same time, and so is past.
-func (f *failures) over() { f.cur, f.inRow = nil, 0 }
+// over ends the failures, if there are any, after a success. A failure that other steps
+// have inherited ends at the same time, and so is past.
+func (f *failures) over() {
+	if f != nil {
+		f.cur, f.inRow, f.crash = nil, 0, false
+	}
+}
 
 // mayBlame reports whether parents are under suspicion. If newer parents changed
 // nothing a while ago, only a parent that has worked since is a suspect: else a
@@ -76,5 +179,10 @@ func (f *failures) over() { f.cur, f.inRow = nil, 0 }
 // since a parent revoked before its first use would block the step until the
 // parent expires.
 func (f *failures) mayBlame(parents []*held, now time.Time) bool {
-	return now.Sub(f.vain) >= blameEvery || slices.ContainsFunc(parents, (*held).accepted)
+	return f == nil || now.Sub(f.vain) >= blameEvery || slices.ContainsFunc(parents, (*held).worked)
+}
+
+// mayWait reports whether the auth server may not know one of the parents yet.
+func (f *failures) mayWait(parents []*held, now time.Time) bool {
+	return (f == nil || !f.waited) && slices.ContainsFunc(parents, func(h *held) bool { return h.young(now) && !h.taken() })
 }

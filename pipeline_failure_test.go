@@ -5,6 +5,10 @@ package requestforge_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -33,6 +37,61 @@ func TestPipelineRetryAfterIsCapped(t *testing.T) {
 		require.Equal(t, 5*time.Minute, failsFor(t, p))
 		require.Equal(t, 1, l.fetches("user"))
 	})
+}
+
+// An auth server says when to come back, as a number or as a date by its own clock.
+// Fifty processes that are told so at one moment come back then or later, not all at
+// one moment; and none is in a loop when the moment has passed.
+func TestPipelineRetryAfterOfATokenEndpoint(t *testing.T) {
+	for name, c := range map[string]struct {
+		value func(now time.Time) string // of Retry-After
+		least time.Duration
+	}{
+		"seconds":          {func(time.Time) string { return "4" }, 4 * time.Second},
+		"decimals":         {func(time.Time) string { return "3.2" }, 4 * time.Second},
+		"a date":           {func(now time.Time) string { return now.Add(4 * time.Second).Format(http.TimeFormat) }, 4 * time.Second},
+		"for the ledger":   {func(time.Time) string { return "60" }, time.Minute},
+		"a far date":       {func(now time.Time) string { return now.Add(time.Minute).Format(http.TimeFormat) }, time.Minute},
+		"zero":             {func(time.Time) string { return "0" }, 100 * time.Millisecond},
+		"a date long past": {func(now time.Time) string { return now.Add(-time.Hour).Format(http.TimeFormat) }, 100 * time.Millisecond},
+	} {
+		for _, off := range []time.Duration{0, time.Hour, -time.Hour} {
+			t.Run(fmt.Sprintf("%s, the server's clock is %v ahead", name, off), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					begun, waits := time.Now(), map[time.Duration]bool{}
+					for range 50 {
+						sent := 0
+						client := &http.Client{Transport: roundTrip(func(req *http.Request) (*http.Response, error) {
+							if sent++; sent > 1 {
+								waits[time.Since(begun)] = true
+								resp := reply(req, 200, "Content-Type", "application/json")
+								resp.Body = io.NopCloser(strings.NewReader(`{"access_token":"a"}`))
+								return resp, nil
+							}
+							now := time.Now().Add(off).UTC()
+							return reply(req, 503, "Date", now.Format(http.TimeFormat), "Retry-After", c.value(now)), nil
+						})}
+						p := pipeline(t, rf.PipelineConfig{Steps: []rf.Step{{Name: "user", Fetcher: &rf.HTTPFetcher{URL: "https://auth.example.com/", Client: client}}}})
+						begun = time.Now()
+						if _, err := p.Token(t.Context()); err != nil {
+							var auth *rf.AuthError
+							require.ErrorAs(t, err, &auth)
+							require.Equal(t, 1, sent)
+							time.Sleep(auth.RetryAfter)
+							mustToken(t, p)
+						}
+						require.Equal(t, 2, sent)
+					}
+					for wait := range waits {
+						if wait < c.least || wait > 2*max(c.least, time.Second) {
+							t.Errorf("sent again after %v, asked for %v", wait, c.least)
+						}
+					}
+					require.Greater(t, len(waits), 40, "at how many moments fifty processes came back")
+				})
+			})
+		}
+	}
 }
 
 // A success ends a row of failures.
@@ -64,13 +123,13 @@ func TestPipelineParentsFailureIsRememberedForItsChildren(t *testing.T) {
 		storage := &faulty{MemoryStorage: rf.NewMemoryStorage(), before: func(string) error { calls.Add(1); return nil }}
 		p := pipeline(t, rf.PipelineConfig{Steps: l.chain(), Storage: storage, CoolDown: time.Minute, MaxCoolDown: time.Minute})
 		require.Equal(t, time.Minute, failsFor(t, p))
-		synctest.Wait()
-		before := calls.Load()
 		for range 59 {
 			time.Sleep(time.Second)
+			synctest.Wait() // for a look in the background, which hears of logouts
+			before := calls.Load()
 			failsFor(t, p)
+			require.Equal(t, before, calls.Load())
 		}
-		require.Equal(t, before, calls.Load())
 		l.failing("device", nil)
 		time.Sleep(time.Second)
 		mustToken(t, p)
@@ -171,6 +230,41 @@ func TestPipelineForgetWhileCoolingDownTriesAtOnce(t *testing.T) {
 		require.NoError(t, p.Forget(t.Context()))
 		mustToken(t, p)
 	})
+}
+
+// A failure that processes share is one from before the logout, too: whether the
+// process that logged out had it, or a peer that has not heard of the logout yet.
+func TestPipelineForgetEndsSharedFailures(t *testing.T) {
+	for name, c := range map[string]struct {
+		takes time.Duration // of the fetch that fails
+		peer  bool          // a peer's
+	}{"its own": {}, "a peer's": {peer: true}, "a peer's that is under way": {5 * time.Second, true}, "its own that is under way": {5 * time.Second, false}} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l := newLogin()
+				l.takes = c.takes
+				l.failing("user", func(int) error { return &rf.AuthError{StatusCode: 400, Code: "invalid_grant", Permanent: true} })
+				cfg := rf.PipelineConfig{Storage: newShared(), KeyPrefix: "test", Steps: identified([]rf.Step{l.step("user")})}
+				here := pipeline(t, cfg)
+				failing := here
+				if c.peer {
+					failing = pipeline(t, cfg)
+				}
+				go failing.Token(t.Context())
+				synctest.Wait()
+				require.NoError(t, here.Forget(t.Context()))
+				time.Sleep(c.takes)
+				synctest.Wait()
+				_, err := here.Token(t.Context())
+				require.Error(t, err)
+				require.Equal(t, 2, l.fetches("user"), "the failure is from before the logout")
+				other := pipeline(t, cfg)
+				_, err = other.Token(t.Context())
+				require.ErrorContains(t, err, "another process's fetch failed")
+				require.Equal(t, 2, l.fetches("user"), "the failure is from after the logout")
+			})
+		})
+	}
 }
 
 // A parent's token with which the auth server has given out another one was

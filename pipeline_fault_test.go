@@ -208,8 +208,8 @@ func TestPipelineCrashUnderALockLetsItGo(t *testing.T) {
 			}
 		}))
 		p := pipeline(t, rf.PipelineConfig{Steps: []rf.Step{l.step("user")}, Storage: storage, Logger: log})
-		_, err := p.Token(t.Context())
-		require.ErrorContains(t, err, "panic")
+		require.Equal(t, "peer's", mustToken(t, p).AccessToken)
+		require.True(t, crashed.Load())
 		require.NoError(t, p.InvalidateStep(t.Context(), "user"))
 		begun := time.Now()
 		require.Equal(t, "user-1", mustToken(t, p).AccessToken)
@@ -303,15 +303,17 @@ func (s *saving) Save(ctx context.Context, key string, r rf.Record, seen uint64)
 // A wrapper may tell its pipeline of a refusal in its own time, while the
 // request that took the drop gives it back.
 func TestPipelineInvalidateInTheBackgroundRacesWithNothing(t *testing.T) {
-	l := newLogin()
-	l.takes = 0
-	p := pipeline(t, rf.PipelineConfig{Steps: l.chain()})
-	var wg sync.WaitGroup
-	rt := &rf.AuthTransport{Source: &deferring{p: p, wg: &wg}, Origins: []string{host}, Retry: rf.SimpleAuthRetry(2, 0), Base: api(func(tok string) bool { return strings.HasPrefix(tok, "other") })}
-	for range 10 {
-		get(t, rt, host)
-	}
-	wg.Wait()
+	synctest.Test(t, func(t *testing.T) {
+		l := newLogin()
+		l.takes = 0
+		p := pipeline(t, rf.PipelineConfig{Steps: l.chain()})
+		var wg sync.WaitGroup
+		rt := &rf.AuthTransport{Source: &deferring{p: p, wg: &wg}, Origins: []string{host}, Retry: rf.SimpleAuthRetry(2, 0), Base: api(func(tok string) bool { return strings.HasPrefix(tok, "other") })}
+		for range 10 {
+			get(t, rt, host)
+		}
+		wg.Wait()
+	})
 }
 
 // deferring has p's token and, after each refusal, one of its own.
@@ -421,36 +423,49 @@ func TestPipelineLongestDurationsAreNoShortOnes(t *testing.T) {
 // watching is a storage that pushes: nothing, unless watch says otherwise.
 type watching struct {
 	faulty
-	watch func(ctx context.Context, keys []string, changed func(string)) error
+	watch func(keys []string, changed func(string, error)) (stop func())
 }
 
-func (w *watching) Watch(ctx context.Context, keys []string, changed func(string)) error {
+func (w *watching) Watch(keys []string, changed func(string, error)) (stop func()) {
 	if w.watch != nil {
-		return w.watch(ctx, keys, changed)
+		return w.watch(keys, changed)
 	}
-	<-ctx.Done()
-	return nil
+	return func() {}
 }
 
-// A Watch that crashes is one that failed.
-func TestPipelineWatchThatCrashesIsCalledAgain(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var calls atomic.Int32
-		storage := &watching{faulty: faulty{MemoryStorage: rf.NewMemoryStorage()}, watch: func(ctx context.Context, _ []string, _ func(string)) error {
-			switch calls.Add(1) {
-			case 1:
-				panic("s3cret")
-			case 2:
-				runtime.Goexit()
-			}
-			<-ctx.Done()
-			return nil
-		}}
-		p := pipeline(t, rf.PipelineConfig{Steps: []rf.Step{newLogin().step("user")}, Storage: storage})
-		time.Sleep(time.Minute)
-		require.EqualValues(t, 3, calls.Load())
-		require.EqualValues(t, 2, p.Stats().StorageErrors)
-	})
+// A Watch that crashes, hangs or returns nothing to stop it costs the pushes, and
+// nothing else.
+func TestPipelineWatchThatCrashesCostsThePushes(t *testing.T) {
+	for name, watch := range map[string]func([]string, func(string, error)) func(){
+		"panic":  func([]string, func(string, error)) func() { panic("s3cret") },
+		"exit":   func([]string, func(string, error)) func() { runtime.Goexit(); return nil },
+		"hang":   func([]string, func(string, error)) func() { time.Sleep(time.Hour); return func() {} },
+		"no end": func([]string, func(string, error)) func() { return nil },
+		"panic at the end": func([]string, func(string, error)) func() {
+			return func() { panic("s3cret") }
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				storage := &watching{faulty: faulty{MemoryStorage: rf.NewMemoryStorage()}, watch: watch}
+				p := pipeline(t, rf.PipelineConfig{Steps: []rf.Step{newLogin().step("user")}, Storage: storage})
+				old := mustToken(t, p)
+				require.NoError(t, storage.MemoryStorage.Revoke(t.Context(), "requestforge:user", 1))
+				time.Sleep(30 * time.Second)
+				synctest.Wait()
+				require.NotEqual(t, old.AccessToken, mustToken(t, p).AccessToken, "it looks now and then")
+				wants := uint64(1)
+				if strings.Contains(name, "end") {
+					wants = 0
+				}
+				require.Equal(t, wants, p.Stats().StorageErrors)
+				require.NoError(t, p.Close())
+				if name == "hang" {
+					time.Sleep(time.Hour)
+				}
+			})
+		})
+	}
 }
 
 // A push that tells of a peer's logout and comes late kills nothing newer.
@@ -458,33 +473,38 @@ func TestPipelineLatePushOfALogoutKillsNothingNewer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLogin()
 		l.takes = 10 * time.Millisecond
-		pushes := make(chan func(string), 1)
+		pushes := make(chan func(string, error), 1)
 		var slow atomic.Bool
 		storage := &watching{faulty: faulty{MemoryStorage: rf.NewMemoryStorage(), load: func(e []rf.Entry) ([]rf.Entry, error) {
 			if slow.CompareAndSwap(true, false) {
 				time.Sleep(100 * time.Millisecond)
 			}
 			return e, nil
-		}}, watch: func(ctx context.Context, _ []string, changed func(string)) error {
+		}}, watch: func(_ []string, changed func(string, error)) func() {
 			pushes <- changed
-			<-ctx.Done()
-			return nil
+			return func() {}
 		}}
 		p := pipeline(t, rf.PipelineConfig{Steps: []rf.Step{l.step("user")}, Storage: storage})
 		old := mustToken(t, p)
 		push := <-pushes
-		require.NoError(t, storage.Delete(t.Context(), "requestforge:user"))
+		logout := func() {
+			entries, err := storage.MemoryStorage.Load(t.Context(), "requestforge:user")
+			require.NoError(t, err)
+			_, err = storage.Delete(t.Context(), "requestforge:user", entries[0].Version())
+			require.NoError(t, err)
+		}
+		logout()
 		slow.Store(true)
-		push("requestforge:user")
-		time.Sleep(50 * time.Millisecond) // the look has seen that there is nothing
+		push("requestforge:user", nil)
+		time.Sleep(50 * time.Millisecond) // the look has seen the tombstone
 		require.NoError(t, p.Invalidate(t.Context(), old))
 		require.Equal(t, "user-2", mustToken(t, p).AccessToken)
 		time.Sleep(time.Second)
 		require.Equal(t, "user-2", mustToken(t, p).AccessToken)
 		require.Equal(t, 2, l.fetches("user"))
 
-		require.NoError(t, storage.Delete(t.Context(), "requestforge:user"))
-		push("requestforge:user")
+		logout()
+		push("requestforge:user", nil)
 		time.Sleep(time.Second)
 		require.Equal(t, "user-3", mustToken(t, p).AccessToken, "a peer's logout is one here, too")
 	})
@@ -496,7 +516,7 @@ func TestPipelineMarkOfAParentOutlivesItsChildren(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLogin()
 		l.life["app"] = time.Minute
-		storage := &dropping{rf.NewMemoryStorage()}
+		storage := &dropping{newLossy()}
 		steps := []rf.Step{l.step("app"), l.step("user", "app")}
 		p := pipeline(t, rf.PipelineConfig{Steps: steps, Storage: storage})
 		mustToken(t, p)
@@ -507,13 +527,13 @@ func TestPipelineMarkOfAParentOutlivesItsChildren(t *testing.T) {
 }
 
 // dropping is a storage that drops what it may.
-type dropping struct{ *rf.MemoryStorage }
+type dropping struct{ *lossy }
 
 func (d *dropping) Load(ctx context.Context, keys ...string) ([]rf.Entry, error) {
-	entries, err := d.MemoryStorage.Load(ctx, keys...)
+	entries, err := d.lossy.Load(ctx, keys...)
 	for i, e := range entries {
 		if r := e.Record; r != nil && r.Keep > 0 && !r.Token.Expiry.IsZero() && time.Since(r.Token.Expiry) > r.Keep {
-			d.Delete(ctx, keys[i])
+			d.lose(keys[i])
 			entries[i] = rf.Entry{}
 		}
 	}
@@ -530,7 +550,7 @@ func TestPipelineFetchDoesNotCountAsSendsOfTheRequest(t *testing.T) {
 		resp := reply(req, 200, "X-Token", "t")
 		return resp, nil
 	})
-	p := pipeline(t, rf.PipelineConfig{Steps: []rf.Step{{Name: "user", Fetcher: &rf.HeaderFetcher{
+	p := pipeline(t, rf.PipelineConfig{Steps: []rf.Step{{Name: "user", Fetcher: &rf.HTTPFetcher{
 		URL: "https://auth.example.com", TokenHeader: "X-Token",
 		Client: &http.Client{Transport: &rf.RetryTransport{Base: auth, Policy: rf.RetryPolicy{RetryMax: 3, RetryWaitMin: 1, RetryWaitMax: 1}}},
 	}}}})
@@ -599,10 +619,10 @@ func TestAuthRedirectsInACircleEnd(t *testing.T) {
 func TestPipelineStampGivenTwiceIsNotTheSameToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLogin()
-		storage := rf.NewMemoryStorage()
+		storage := newLossy()
 		p := pipeline(t, rf.PipelineConfig{Steps: []rf.Step{l.step("user")}, Storage: storage})
 		mustToken(t, p)
-		require.NoError(t, storage.Delete(t.Context(), "requestforge:user"))
+		storage.lose("requestforge:user")
 		peer := pipeline(t, rf.PipelineConfig{Steps: []rf.Step{l.step("user")}, Storage: storage})
 		require.Equal(t, "user-2", mustToken(t, peer).AccessToken)
 		time.Sleep(time.Minute) // p has looked

@@ -37,8 +37,8 @@ func TestPipelineConfigMistakesAreErrorsThatSayWhich(t *testing.T) {
 		change(&cfg)
 		return cfg
 	}
-	header := func(step string) *rf.HeaderFetcher {
-		return &rf.HeaderFetcher{URL: "https://auth.example.com", TokenHeader: "X-Token", HeaderFrom: map[string]string{"X-App": step}}
+	header := func(step string) *rf.HTTPFetcher {
+		return &rf.HTTPFetcher{URL: "https://auth.example.com", TokenHeader: "X-Token", HeaderFrom: map[string]string{"X-App": step}}
 	}
 	for name, c := range map[string]struct {
 		cfg  rf.PipelineConfig
@@ -51,25 +51,28 @@ func TestPipelineConfigMistakesAreErrorsThatSayWhich(t *testing.T) {
 		"its own parent":     {rf.PipelineConfig{Steps: []rf.Step{l.step("a", "a")}}, []string{`in a cycle: "a" -> "a"`}},
 		"a cycle of two":     {rf.PipelineConfig{Steps: []rf.Step{l.step("a", "b"), l.step("b", "a")}}, []string{`in a cycle: "a" -> "b" -> "a"`}},
 		"a cycle of three":   {rf.PipelineConfig{Steps: []rf.Step{l.step("x", "a"), l.step("a", "b"), l.step("b", "c"), l.step("c", "a")}}, []string{`in a cycle: "a" -> "b" -> "c" -> "a"`}},
-		"two leaves":         {rf.PipelineConfig{Steps: []rf.Step{l.step("a"), l.step("b", "a"), l.step("c", "a")}}, []string{`"b" and "c"`}},
-		"three leaves":       {rf.PipelineConfig{Steps: []rf.Step{l.step("a"), l.step("b"), l.step("c")}}, []string{`"a" and "b" and "c"`}},
 		"an unknown parent":  {rf.PipelineConfig{Steps: []rf.Step{l.step("a", "nobody")}}, []string{`"a" depends on "nobody"`}},
 		"a parent twice":     {rf.PipelineConfig{Steps: []rf.Step{l.step("a"), l.step("b", "a", "a")}}, []string{`"b" depends on "a" twice`}},
 		"no fetcher":         {one(func(s *rf.Step) { s.Fetcher = nil }), []string{`"user" has no Fetcher`}},
-		"a nil fetcher":      {one(func(s *rf.Step) { s.Fetcher = (*rf.BodyFetcher)(nil) }), []string{`"user" has no Fetcher`}},
+		"a nil fetcher":      {one(func(s *rf.Step) { s.Fetcher = (*rf.HTTPFetcher)(nil) }), []string{`"user" has no Fetcher`}},
 		"a nil FetcherFunc":  {one(func(s *rf.Step) { s.Fetcher = rf.FetcherFunc(nil) }), []string{`"user" has no Fetcher`}},
-		"a nil refresh":      {one(func(s *rf.Step) { s.Refresh = (*rf.HeaderFetcher)(nil) }), []string{`"user": Refresh is a nil *requestforge.HeaderFetcher`}},
-		"an empty fetcher":   {one(func(s *rf.Step) { s.Fetcher = &rf.BodyFetcher{} }), []string{`"user": Fetcher`, "URL"}},
-		"an empty refresh":   {one(func(s *rf.Step) { s.Refresh = &rf.HeaderFetcher{} }), []string{`"user": Refresh`, "URL", "TokenHeader"}},
+		"a nil refresh":      {one(func(s *rf.Step) { s.Refresh = (*rf.HTTPFetcher)(nil) }), []string{`"user": Refresh is a nil *requestforge.HTTPFetcher`}},
+		"an empty fetcher":   {one(func(s *rf.Step) { s.Fetcher = &rf.HTTPFetcher{} }), []string{`"user": Fetcher`, "URL"}},
+		"an empty refresh":   {one(func(s *rf.Step) { s.Refresh = &rf.HTTPFetcher{TokenHeader: " "} }), []string{`"user": Refresh`, "URL", "TokenHeader"}},
 		"a mistaken fetcher": {one(func(s *rf.Step) { s.Fetcher = mistaken{} }), []string{`"user": Fetcher: TokenURL: empty`}},
 		"a mistaken refresh": {one(func(s *rf.Step) { s.Refresh = mistaken{} }), []string{`"user": Refresh: TokenURL: empty`}},
 		"a negative TTL":     {one(func(s *rf.Step) { s.TTL = -time.Second }), []string{`"user": TTL is negative (-1s)`}},
 		"a stranger's token": {one(func(s *rf.Step) { s.Fetcher = header("app") }), []string{`"user": Fetcher.HeaderFrom wants the token of "app"`}},
 		"for a refresh, too": {one(func(s *rf.Step) { s.Refresh = header("app") }), []string{`"user": Refresh.HeaderFrom wants the token of "app"`}},
+		"a Jar before Cookies": {rf.PipelineConfig{Steps: []rf.Step{
+			{Name: "app", Fetcher: &rf.HTTPFetcher{URL: "https://auth.example.com", Client: rf.LoginClient("https://auth.example.com")}},
+			{Name: "user", DependsOn: []string{"app"}, Fetcher: &rf.HTTPFetcher{URL: "https://auth.example.com", Cookies: true}},
+		}}, []string{`"app": Client.Jar keeps the cookies that step "user"`, "leave the Jar out"}},
 		"no lock": {rf.PipelineConfig{Storage: plainStorage{rf.NewMemoryStorage()}, Steps: []rf.Step{{Name: "user", Fetcher: l.step("").Fetcher, Refresh: l.step("").Fetcher}}},
 			[]string{`"user" has a Refresh, which needs a Storage that is a Locker`, "plainStorage"}},
 		"a nil storage":           {with(func(c *rf.PipelineConfig) { c.Storage = (*rf.MemoryStorage)(nil) }), []string{"Storage is a nil *requestforge.MemoryStorage"}},
 		"an unknown RefreshFrom":  {with(func(c *rf.PipelineConfig) { c.RefreshFrom = "ap" }), []string{`RefreshFrom names "ap"`}},
+		"an unknown Leaf":         {with(func(c *rf.PipelineConfig) { c.Leaf = "usr" }), []string{`PipelineConfig.Leaf names "usr", which is no step`}},
 		"negative StorageTimeout": {with(func(c *rf.PipelineConfig) { c.StorageTimeout = -1 }), []string{"StorageTimeout is negative (-1ns)"}},
 		"negative CoolDown":       {with(func(c *rf.PipelineConfig) { c.CoolDown = -1 }), []string{"PipelineConfig.CoolDown is negative"}},
 		"negative MaxCoolDown":    {with(func(c *rf.PipelineConfig) { c.MaxCoolDown = -1 }), []string{"PipelineConfig.MaxCoolDown is negative"}},
@@ -106,8 +109,11 @@ func TestPipelineConfigThatIsUnusualButRight(t *testing.T) {
 		"CoolDown alone":              {Steps: l.chain(), CoolDown: time.Hour},
 		"children first":              {Steps: []rf.Step{l.step("user", "app"), l.step("app")}},
 		"odd names":                   {Steps: []rf.Step{l.step("a:b/c %\"\xff"), l.step("日本", "a:b/c %\"\xff")}},
-		"a storage that doesn't lock": {Steps: l.chain(), Storage: plainStorage{rf.NewMemoryStorage()}},
+		"a storage that doesn't lock": {Steps: identified(l.chain()), Storage: plainStorage{rf.NewMemoryStorage()}, KeyPrefix: "test"},
 		"RefreshFrom the leaf":        {Steps: l.chain(), RefreshFrom: "user"},
+		"Leaf the leaf":               {Steps: l.chain(), Leaf: "user"},
+		"Leaf a parent":               {Steps: l.chain(), Leaf: "app"},
+		"Leaf one of two":             {Steps: []rf.Step{l.step("user"), l.step("audit")}, Leaf: "user"},
 	} {
 		t.Run(name, func(t *testing.T) { mustToken(t, pipeline(t, cfg)) })
 	}
@@ -264,25 +270,26 @@ func TestPipelineContextEndsEachWait(t *testing.T) {
 	}
 }
 
-// The wait before a replay ends with the context, and the refusal goes back.
-// One that would outlast a deadline isn't begun.
+// The wait before a replay ends with the context, whose cause is the error. One that
+// would outlast a deadline isn't begun, and the refusal goes back.
 func TestAuthContextEndsTheWaitBeforeAReplay(t *testing.T) {
 	for name, c := range map[string]struct {
 		ctx   func(context.Context) (context.Context, context.CancelFunc)
 		takes time.Duration
 		sends int
+		err   error
 	}{
 		"cancelled": {func(ctx context.Context) (context.Context, context.CancelFunc) {
 			ctx, cancel := context.WithCancel(ctx)
 			time.AfterFunc(time.Second, cancel)
 			return ctx, cancel
-		}, time.Second, 1},
+		}, time.Second, 1, context.Canceled},
 		"a deadline": {func(ctx context.Context) (context.Context, context.CancelFunc) {
 			return context.WithTimeout(ctx, time.Second)
-		}, 0, 1},
+		}, 0, 1, nil},
 		"a later deadline": {func(ctx context.Context) (context.Context, context.CancelFunc) {
 			return context.WithTimeout(ctx, time.Minute)
-		}, 3 * time.Second, 2},
+		}, 3 * time.Second, 2, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -298,8 +305,10 @@ func TestAuthContextEndsTheWaitBeforeAReplay(t *testing.T) {
 				require.NoError(t, err)
 				begun := time.Now()
 				resp, err := rt.RoundTrip(req)
-				require.NoError(t, err)
-				require.Equal(t, 401, resp.StatusCode)
+				require.ErrorIs(t, err, c.err)
+				if c.err == nil {
+					require.Equal(t, 401, resp.StatusCode)
+				}
 				require.Equal(t, c.takes, time.Since(begun))
 				require.Equal(t, c.sends, sends)
 			})

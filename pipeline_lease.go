@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"math"
 	"math/rand/v2"
 	"time"
 )
@@ -29,19 +28,22 @@ func (f *fetch) lock(ctx context.Context) (*held, error) {
 	}
 	// A peer takes one fetch of this step, and of each ancestor before.
 	var patience <-chan time.Time
-	fetches := time.Duration(1 + len(f.step.levels))
-	if t := fs.fetchTimeout; t > 0 && t <= math.MaxInt64/fetches {
-		timer := time.NewTimer(t * fetches)
+	if t := f.step.patience(); t > 0 {
+		timer := time.NewTimer(t)
 		defer timer.Stop()
 		patience = timer.C
 	}
 	pause := 20 * time.Millisecond
 	for {
-		lease, got, err := fs.shared.store.tryLock(ctx, f.step.key)
+		lease, err := fs.shared.store.tryLock(ctx, f.flights.shared.key(f.step))
+		if ctx.Err() != nil {
+			f.lease = lease
+			return nil, context.Cause(ctx)
+		}
 		if err != nil {
 			return nil, nil
 		}
-		if got {
+		if lease != nil {
 			f.lease = lease
 			if h := f.look(ctx); h != nil { // the token of the peer that had the lock before
 				return h, nil
@@ -54,6 +56,8 @@ func (f *fetch) lock(ctx context.Context) (*held, error) {
 		case <-patience:
 			fs.events.log(ctx, slog.LevelWarn, "a peer holds the lock of the step for too long; going on without", f.step)
 			return nil, nil
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
 		}
 		pause = min(2*pause, 250*time.Millisecond)
 		if h := f.look(ctx); h != nil {
@@ -67,7 +71,7 @@ func (f *fetch) lock(ctx context.Context) (*held, error) {
 
 // peerFailure returns a failure that another process has left for the step.
 func (f *fetch) peerFailure(ctx context.Context) error {
-	if err := f.flights.shared.peerFailure(ctx, f.step); err != nil {
+	if err := f.flights.shared.peerFailure(ctx, f.step, f.flights.deaf(f.step).fetchers); err != nil {
 		f.fromPeer = true
 		return err
 	}
@@ -83,32 +87,60 @@ func (f *fetch) unlock(ctx context.Context) {
 }
 
 // leased reports whether no other process can be at this step now.
-func (f *fetch) leased() bool {
-	if f.lease == nil {
-		return false
-	}
-	select {
-	case <-f.lease.Done():
-		return false
-	default:
-		return true
-	}
-}
+func (f *fetch) leased() bool { return f.lease.held() }
 
-// save puts the new token into the storage, and into this process.
+// save puts the new token into the storage, and into this process. It returns that token,
+// or one of another process's that was faster.
 func (f *fetch) save(ctx context.Context, tok *Token, parents []*held) (*held, error) {
-	s, fs, now := f.step, f.flights, time.Now()
+	fs := f.flights
 	from := make([]stamps, len(parents))
 	for i, p := range parents {
 		from[i] = p.stamps
 	}
-	h := fs.records.hold(s, *tok, now, lineage(len(fs.graph.steps), from...))
-	begun, ok := fs.ledger.beginSave(s, f.epoch)
-	if !ok {
+	h := fs.records.hold(f.step, *tok, time.Now(), lineage(len(fs.graph.steps), from...))
+	h.until = nanoseconds(until(parents))
+	h.askFor(f.asked)
+	got, err := f.land(ctx, h)
+	if got == h {
+		f.landed(ctx, h)
+	} else {
+		f.lost(ctx, h, got)
+	}
+	return got, err
+}
+
+// landed has revoked what the token h, just saved, has replaced: not if a refresh token
+// made h, which then belongs to the same session.
+func (f *fetch) landed(ctx context.Context, h *held) {
+	r, before := f.flights.revoker, f.before
+	if f.step.Revoke == nil || r.grace <= 0 || f.refreshed || h.unsaved || before == nil || before == h {
+		return
+	}
+	r.later(ctx, f.flights, f.flights.ledger.ends(before, time.Now()))
+}
+
+// lost has h revoked, which was fetched and is of no use: a logout came between, or other,
+// the token of another process, was faster; nil: none was. If a refresh token made h, the
+// other token may be of the same session.
+func (f *fetch) lost(ctx context.Context, h, other *held) {
+	if f.step.Revoke == nil || other != nil && f.refreshed {
+		return
+	}
+	f.flights.revoker.now(ctx, f.flights, ending{h, true})
+}
+
+// land is save for a token that is ready to be handed out.
+func (f *fetch) land(ctx context.Context, h *held) (*held, error) {
+	s, fs, now := f.step, f.flights, time.Now()
+	entry, rotated, err := f.put(ctx, h)
+	if err == errForgot {
+		return nil, err
+	}
+	if err == nil && entry.Record == nil {
+		// A logout by a peer came between.
+		fs.ledger.meet(s, entry)
 		return nil, errForgot
 	}
-	rotated := tok.RefreshToken != "" && (begun.previous == nil || begun.previous.tok.RefreshToken != tok.RefreshToken)
-	entry, err := f.store(ctx, h, begun, rotated)
 	if err == nil && !sameToken(entry.Record, h) {
 		// A peer was faster. All processes go on with the peer's token, if
 		// that can be read.
@@ -122,22 +154,79 @@ func (f *fetch) save(ctx context.Context, tok *Token, parents []*held) (*held, e
 	if err != nil {
 		fs.ledger.stampUnsaved(h)
 	} else {
-		fs.ledger.stampSaved(h, entry.Mark, entry.Record.Stamp)
+		fs.ledger.stampSaved(h, entry)
 	}
-	if s.OnRotate != nil && rotated {
-		hook(func() { s.OnRotate(ctx, h.tok) })
+	if s.OnRotate != nil && rotated && fs.ledger.now() == f.epoch {
+		fs.hooks.call(ctx, s, fs.deaf(s).hooks, f.begun, "OnRotate", func(ctx context.Context) { s.OnRotate(ctx, h.tok) })
 	}
 	if !fs.ledger.keep(h, f.epoch) {
-		// The token is dead here even if the storage fails to delete the
-		// record. The deletion is part of the flight, so that it can't hit
-		// the record of the next flight.
-		fs.ledger.drop(h)
-		// An error is the storage's, and counted there.
-		_ = fs.shared.store.delete(ctx, s.key)
+		f.undo(ctx, h, err == nil)
 		return nil, errForgot
 	}
-	fs.shared.recheck()
+	fs.shared.news(fs.ledger)
 	return h, nil
+}
+
+// undo makes h dead here, and if it is stored in the storage, too. The deletion is part
+// of the flight, and hits no other record than that of h.
+func (f *fetch) undo(ctx context.Context, h *held, stored bool) {
+	fs := f.flights
+	fs.ledger.drop(h)
+	if !stored {
+		return
+	}
+	// An error is the storage's, and counted there.
+	if e, err := fs.shared.store.delete(ctx, f.flights.shared.key(f.step), h.stamp()); err == nil {
+		fs.ledger.buried(f.step, e)
+	}
+}
+
+// put saves h, and reports whether its refresh token is a new one. If the storage has
+// another record, and a logout of this process is still due there, the logout comes
+// first. A record that has expired is replaced.
+func (f *fetch) put(ctx context.Context, h *held) (entry Entry, rotated bool, err error) {
+	s, fs := f.step, f.flights
+	for try := 0; ; try++ {
+		begun, ok := fs.ledger.beginSave(s, f.epoch)
+		if !ok {
+			return entry, rotated, errForgot
+		}
+		f.before = begun.previous
+		rotated = h.tok.RefreshToken != "" && (begun.previous == nil || begun.previous.tok.RefreshToken != h.tok.RefreshToken)
+		entry, err = f.store(ctx, h, begun, rotated)
+		if err != nil || try > 0 || sameToken(entry.Record, h) {
+			return entry, rotated, err
+		}
+		if !fs.ledger.owes(s) {
+			if !f.outdated(entry, time.Now()) {
+				return entry, rotated, err
+			}
+			fs.shared.hear(ctx, s, entry, false)
+			fs.ledger.meet(s, entry)
+			continue
+		}
+		fs.shared.hear(ctx, s, entry, false)
+		if fs.ledger.now() != f.epoch {
+			return entry, rotated, errForgot // a logout by a peer, since the flight began
+		}
+		buried, failed := fs.shared.bury(ctx, s, entry.Version())
+		if failed != nil {
+			return entry, rotated, err
+		}
+		fs.ledger.saw(s, buried.Version())
+	}
+}
+
+// outdated reports whether a Save has met a record that has expired: the Load before
+// has shown an older one, or none. A record from after a logout that this process
+// hasn't heard of is another session's.
+func (f *fetch) outdated(entry Entry, now time.Time) bool {
+	gone, _ := f.flights.ledger.tombstone(f.step)
+	if entry.Record == nil || entry.Gone > gone {
+		return false
+	}
+	h, err := f.flights.records.read(f.step, entry.Record, now)
+	return err == nil && !h.fresh(now)
 }
 
 // store saves h. A new refresh token is saved by more than one try while no other
@@ -153,15 +242,7 @@ func (f *fetch) store(ctx context.Context, h *held, begun saving, rotated bool) 
 		tries = saveTries
 	}
 	for n := 1; ; n++ {
-		entry, err := store.save(ctx, s.key, r, begun.stored)
-		if err == nil && entry.Record == nil {
-			// The record to be replaced is gone from the storage, and
-			// nothing was saved.
-			entry, err = store.save(ctx, s.key, r, 0)
-		}
-		if err == nil && entry.Record == nil {
-			err = errors.New("not saved")
-		}
+		entry, err := store.save(ctx, f.flights.shared.key(s), r, begun.stored)
 		if err == nil || n == tries {
 			return entry, err
 		}
@@ -169,18 +250,22 @@ func (f *fetch) store(ctx context.Context, h *held, begun saving, rotated bool) 
 	}
 }
 
+var errOwed = errors.New("it may be from before a logout that the storage doesn't know of yet")
+
 // adopt takes the token that another process has saved meanwhile.
 func (f *fetch) adopt(entry Entry, now time.Time) (*held, error) {
 	fs := f.flights
-	fs.ledger.revoke(f.step, entry.Mark)
+	fs.ledger.meet(f.step, entry)
+	if fs.ledger.owes(f.step) {
+		return nil, errOwed
+	}
 	h, err := fs.records.read(f.step, entry.Record, now)
 	if err != nil {
 		return nil, err
 	}
-	fs.ledger.saw(f.step, h.stamp())
 	if !fs.ledger.keep(h, f.epoch) {
 		return nil, errForgot
 	}
-	fs.shared.recheck()
+	fs.shared.news(fs.ledger)
 	return h, nil
 }

@@ -1,6 +1,6 @@
-// What this process knows of a pipeline's tokens, and the only lock on that
-// knowledge. This file has no I/O, no logging, no waiting and no clock: the time
-// comes in as an argument. pipeline_fetch.go gets the tokens.
+// The knowledge of this process about a pipeline's tokens, and the only lock on that
+// knowledge. This file has no I/O, no logging, no waiting and no clock: times are
+// arguments. pipeline_fetch.go gets the tokens.
 
 package requestforge
 
@@ -8,86 +8,118 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/requestforge/requestforge/internal/bucket"
 )
 
-// Refusals may invalidate tokens bucketSize times at once, and once more each
-// dropEvery.
-const (
-	bucketSize = 3
-	dropEvery  = 10 * time.Second
-)
-
-// ledger holds what this process knows of the tokens of a graph's steps, for one
-// identity. Whenever mu is free, these invariants hold:
+// ledger holds the knowledge of this process about the tokens of steps: the shared steps,
+// or the steps of one subject. Whenever mu is free, these invariants hold:
 //
-//   - A mark never falls. The top of a step is at least as high as each stamp
-//     and mark of the step that the process has heard of.
-//   - The token kept for a step has the highest stamp of all tokens heard of.
-//   - A token that is served without the lock is live by the ledger's own
-//     marks. The token was live by the marks of the ledger above when it was
-//     checked, and a reader sees whether those marks have changed since.
-//   - A load, save or fetch that began in an earlier epoch changes nothing but
-//     marks and tops.
+//   - A mark never falls. The top of a step is at least as high as each stamp and mark of
+//     the step known to the process.
+//   - The token kept for a step has the highest stamp of all known tokens.
+//   - A token served without the lock is live by the ledger's own marks. The token was
+//     live by the marks of the ledger above at the time of the check, and a reader sees
+//     whether those marks have changed since.
+//   - A load, save or fetch from an earlier epoch changes nothing but marks and tops. An
+//     epoch ends when the process forgets, and when the process learns of a tombstone that
+//     kills its knowledge.
+//   - A tombstone never falls. All tokens and refresh tokens up to the tombstone are dead.
+//   - The ledger of a subject changes nothing in the ledger above except to add stamps and
+//     marks it has learned, until a server has accepted a token of the subject that proves
+//     more. A subject's suspicion of a shared token is a mark in the subject's ledger.
 //
-// Every method takes the ledger from one consistent state to the next. Methods
-// named Locked are parts of such a change and expect mu to be held. A ledger
-// never calls a function of the application.
+// Every method takes the ledger from one consistent state to the next. Methods named Locked
+// are parts of such a change and expect mu to be held. A ledger never calls a function of
+// the application.
 type ledger struct {
-	graph *graph
+	// The fields of the hot path come first. served is the token of the first own step, if
+	// served without the lock; further are the tokens of the remaining own steps. Written
+	// under mu.
+	served  atomic.Pointer[held]
+	graph   *graph
+	further *[]atomic.Pointer[held] // nil: own is one step
 
-	// up is the ledger of the ancestors that several ledgers share; nil: every
-	// step is in this ledger. A step of another ledger has the mark 0 here,
-	// below every stamp.
+	// up is the ledger of the shared steps, above the ledgers of the subjects; nil: the
+	// ledger itself is the ledger of the shared steps, which often are all steps.
 	up *ledger
 
-	coolDown, maxCoolDown time.Duration
+	entries []entry // of own; each guarded by mu
 
-	// marks is replaced as a whole, under mu, when a mark rises. A reader of
-	// the pointer has one consistent vector, and a changed pointer means that
-	// a mark has risen since.
+	// marks is replaced as a whole, under mu, when a mark rises. A reader of the pointer
+	// has one consistent vector, and a changed pointer means that a mark has risen since.
+	// The mark of a shared step is the subject's suspicion of the step's tokens; 0, below
+	// every stamp, means no suspicion.
 	marks atomic.Pointer[stamps]
 
-	served []atomic.Pointer[held] // by step.index; written under mu, read without
+	unmarked *stamps    // the marks at first, for all ledgers below, too
+	whose    subjectKey // zero: nobody's, the steps are shared
 
-	mu       sync.Mutex
-	entries  []entry // by step.index; guarded by mu, as is all below
-	bucket   bucket.Bucket
-	refusals int // in a row, of tokens that nothing ever accepted
-	epoch    int // how often everything was forgotten
+	dropped atomic.Bool // from memory, with the subject
+
+	mu    sync.Mutex
+	epoch int // how often everything was forgotten; guarded by mu
 }
 
-// entry holds what a ledger knows of one step.
-type entry struct {
-	top      uint64 // the highest stamp or mark heard of
-	stored   uint64 // stamp of the record in the storage, when last looked at
-	token    *held  // the newest token known, live or not; nil: none
-	spent    uint64 // refresh tokens up to this stamp must not be sent again
-	failures failures
-	fetching bool // a flight of the step is under way
-}
-
-// newLedger returns an empty ledger below up, which may be nil.
-func newLedger(g *graph, up *ledger, coolDown, maxCoolDown time.Duration) *ledger {
-	l := &ledger{
-		graph: g, up: up, coolDown: coolDown, maxCoolDown: maxCoolDown,
-		served:  make([]atomic.Pointer[held], len(g.steps)),
-		entries: make([]entry, len(g.steps)),
-		bucket:  bucket.Full(bucketSize, dropEvery),
-	}
-	l.marks.Store(new(make(stamps, len(g.steps))))
+// newLedger returns an empty ledger of the shared steps.
+func newLedger(g *graph) *ledger {
+	l := &ledger{unmarked: new(make(stamps, len(g.steps))), entries: make([]entry, g.shared)}
+	l.begin(g, nil, subjectKey{})
 	return l
+}
+
+// begin makes l, which has zero entries and nothing else, an empty ledger below up.
+func (l *ledger) begin(g *graph, up *ledger, whose subjectKey) {
+	l.graph, l.up, l.whose = g, up, whose
+	if up != nil {
+		l.unmarked = up.unmarked
+	}
+	l.marks.Store(l.unmarked)
+	if n := len(l.own()) - 1; n > 0 {
+		l.further = new(make([]atomic.Pointer[held], n))
+	}
+}
+
+// key identifies the owner of l's tokens.
+func (l *ledger) key() subjectKey { return l.whose }
+
+// own are the steps of l.
+func (l *ledger) own() []*step {
+	if l.up == nil {
+		return l.graph.steps[:l.graph.shared]
+	}
+	return l.graph.steps[l.graph.shared:]
+}
+
+// owns reports whether the step with an index belongs to l.
+func (l *ledger) owns(index int) bool { return (index >= l.graph.shared) == (l.up != nil) }
+
+// servedOf returns the place of the token, served without the lock, of the step of l with
+// an index.
+func (l *ledger) servedOf(index int) *atomic.Pointer[held] {
+	if l.up != nil {
+		index -= l.graph.shared
+	}
+	if index == 0 {
+		return &l.served
+	}
+	return &(*l.further)[index-1]
+}
+
+// entry returns the entry of the step of l with an index.
+func (l *ledger) entry(index int) *entry {
+	if l.up != nil {
+		index -= l.graph.shared
+	}
+	return &l.entries[index]
 }
 
 // lock locks l and returns the entry of s.
 func (l *ledger) lock(s *step) *entry {
 	l.mu.Lock()
-	return &l.entries[s.index]
+	return l.entry(s.index)
 }
 
-// view returns the marks that decide about the tokens of l: its own, and the marks
-// of the ledger above, nil without such a ledger.
+// view returns the marks that decide about the tokens of l: its own marks, and the marks of
+// the ledger above, nil without a ledger above.
 func (l *ledger) view() (own, up *stamps) {
 	if l.up != nil {
 		up = l.up.marks.Load()
@@ -101,20 +133,33 @@ func (l *ledger) live(h *held) bool {
 	return h.stamps.above(*own) && (up == nil || h.stamps.above(*up))
 }
 
-// ready returns the token of s without the lock, if the token is served and no
-// shared mark has risen since the check. The caller checks the expiry.
+// ready returns the token of s that is served without the lock, unless a shared mark has
+// risen since the check. The caller checks the expiry.
 func (l *ledger) ready(s *step) *held {
-	h := l.served[s.index].Load()
+	h := l.servedOf(s.index).Load()
 	if h != nil && l.up != nil && l.up.marks.Load() != h.checked.Load() {
 		return nil
 	}
 	return h
 }
 
-// usable reports whether h may be handed out to a caller who wants a token above
-// floor.
+// usable reports whether a caller may have h who wants a token above floor.
 func (l *ledger) usable(h *held, floor stamps, now time.Time) bool {
 	return h.fresh(now) && l.live(h) && h.stamps.above(floor)
+}
+
+// at returns the result of f for the entry of s, under the lock.
+func at[T any](l *ledger, s *step, f func(e *entry) T) T {
+	e := l.lock(s)
+	defer l.mu.Unlock()
+	return f(e)
+}
+
+// locked returns the result of f, called under the lock.
+func locked[T any](l *ledger, f func() T) T {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return f()
 }
 
 // current returns the token of s if the token is usable, else nil.
@@ -125,60 +170,71 @@ func (l *ledger) current(s *step, floor stamps, now time.Time) *held {
 		return nil
 	}
 	l.serveLocked(e.token)
+	e.token.use(now)
 	return e.token
 }
 
-// tops returns a floor that only tokens newer than every present token are above.
+// tops returns a floor below all tokens newer than the present tokens of l.
 func (l *ledger) tops() stamps {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.topsLocked()
-}
-
-func (l *ledger) topsLocked() stamps {
-	v := make(stamps, len(l.entries))
-	for i := range l.entries {
-		v[i] = l.entries[i].top
+	v := make(stamps, len(l.graph.steps))
+	for _, s := range l.own() {
+		v[s.index] = l.entry(s.index).top
 	}
 	return v
 }
 
-// serveLocked serves h without the lock, if it is live.
+// topOf returns the highest stamp or mark of s heard of.
+func (l *ledger) topOf(s *step) uint64 {
+	e := l.lock(s)
+	defer l.mu.Unlock()
+	return e.top
+}
+
+// newest returns the newest token of s known, live or not, or nil.
+func (l *ledger) newest(s *step) *held {
+	e := l.lock(s)
+	defer l.mu.Unlock()
+	return e.token
+}
+
+// serveLocked serves h without the lock, if h is live.
 func (l *ledger) serveLocked(h *held) {
-	own, up := l.view() // before the check, so that checked never is newer than the check
+	own, up := l.view() // before the check, so that checked is never newer than the check
 	if h.stamps.above(*own) && (up == nil || h.stamps.above(*up)) {
 		h.checked.Store(up)
-		l.served[h.step.index].Store(h)
+		l.servedOf(h.step.index).Store(h)
 	}
 }
 
-// raiseLocked lifts the mark of s to stamp, which kills the tokens of s up to
-// stamp and all tokens made from them. It reports whether the mark was lower.
+// raiseLocked lifts the mark of s to stamp, which kills the tokens of s up to stamp and all
+// tokens made from them. It reports whether the mark was lower.
 func (l *ledger) raiseLocked(s *step, stamp uint64) bool {
 	marks := *l.marks.Load()
 	if stamp <= marks[s.index] {
 		return false
 	}
 	l.marks.Store(new(marks.raised(s, stamp, len(marks))))
-	l.entries[s.index].top = max(l.entries[s.index].top, stamp)
-	for i := range l.served {
-		if h := l.served[i].Load(); h != nil && !l.live(h) {
-			l.served[i].Store(nil)
+	if l.owns(s.index) {
+		e := l.entry(s.index)
+		e.top = max(e.top, stamp)
+	}
+	for _, s := range l.own() {
+		served := l.servedOf(s.index)
+		if h := served.Load(); h != nil && !l.live(h) {
+			served.Store(nil)
 		}
 	}
 	return true
 }
 
-// keepLocked makes h the token of its step, unless a newer token is known. A
-// storage that has lost its stamps can give one stamp to two tokens; the token
-// heard of last is the one in the storage, and is kept.
+// keepLocked makes h the token of its step, unless a newer token is known. A storage
+// without its stamps can give one stamp to two tokens; the last token is then the token in
+// the storage, and is kept.
 func (l *ledger) keepLocked(h *held) {
-	for i, stamp := range h.stamps {
-		if stamp != unrelated {
-			l.entries[i].top = max(l.entries[i].top, stamp)
-		}
-	}
-	e := &l.entries[h.step.index]
+	l.hearLocked(h)
+	e := l.entry(h.step.index)
 	if e.token != nil && e.token.stamp() > h.stamp() {
 		return
 	}
@@ -186,15 +242,51 @@ func (l *ledger) keepLocked(h *held) {
 	l.serveLocked(h)
 }
 
-// revoke kills the tokens of s up to stamp, and all tokens made from them. It
-// reports whether the mark was lower.
-func (l *ledger) revoke(s *step, stamp uint64) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.raiseLocked(s, stamp)
+// hearLocked records the stamps of h, also in the ledger above: the two locks are always
+// taken in this order.
+func (l *ledger) hearLocked(h *held) {
+	for i, stamp := range h.stamps {
+		if stamp != unrelated && l.owns(i) {
+			e := l.entry(i)
+			e.top = max(e.top, stamp)
+		}
+	}
+	if l.up != nil {
+		l.up.mu.Lock()
+		defer l.up.mu.Unlock()
+		l.up.hearLocked(h)
+	}
 }
 
-// revokeAll kills every token of s that the process has heard of.
+// hear records all stamps and marks of a load without usable tokens. At the beginning of a
+// logout a tombstone is old; else a tombstone may be news.
+func (l *ledger) hear(found []finding, logout bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, f := range found {
+		if !logout {
+			l.buryLocked(f.step, f.gone)
+		}
+		l.entry(f.step.index).hear(f)
+		if f.tok != nil {
+			l.hearLocked(f.tok)
+		}
+	}
+}
+
+// revoke kills the tokens of s up to stamp, and all tokens made from them, after newer
+// tokens have worked. It reports whether the mark was lower.
+func (l *ledger) revoke(s *step, stamp uint64) bool {
+	e := l.lock(s)
+	defer l.mu.Unlock()
+	raised := l.raiseLocked(s, stamp)
+	if raised && e.refusals.buckets != nil && e.refusals.suspected >= stamp {
+		e.refusals.refund()
+	}
+	return raised
+}
+
+// revokeAll kills every known token of s.
 func (l *ledger) revokeAll(s *step) (b blame, raised bool) {
 	e := l.lock(s)
 	defer l.mu.Unlock()
@@ -202,21 +294,104 @@ func (l *ledger) revokeAll(s *step) (b blame, raised bool) {
 	return b, l.raiseLocked(s, e.top)
 }
 
-// forget kills every token and refresh token that the process has heard of, and
-// begins a new epoch.
-func (l *ledger) forget() {
+// ends returns h as a token no longer needed. No logout has ended h yet.
+func (l *ledger) ends(h *held, now time.Time) ending { return ending{h, h.fresh(now) && l.live(h)} }
+
+// forget kills all known tokens and refresh tokens, and begins a new epoch. The storage
+// doesn't know yet, see buried. forget returns the tokens that were kept.
+func (l *ledger) forget(now time.Time) (known []ending) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.epoch++
-	l.refusals = 0
-	for i := range l.entries {
-		e := &l.entries[i]
-		// Marks and tops hold no secret and stay, so that a token on its
-		// way back from a fetch or a storage is dead on arrival.
-		l.entries[i] = entry{top: e.top, spent: e.top, fetching: e.fetching}
-		l.raiseLocked(l.graph.steps[i], e.top)
-		l.served[i].Store(nil)
+	for _, s := range l.own() {
+		if h := l.entry(s.index).token; h != nil {
+			known = append(known, l.ends(h, now))
+		}
 	}
+	for _, s := range l.own() {
+		e := l.entry(s.index)
+		e.due, e.tried, e.refusals.row, e.refusals.vain = true, false, 0, false
+		l.endLocked(s, e.top)
+	}
+	return known
+}
+
+// endLocked kills all tokens and refresh tokens of s up to stamp, and drops them and the
+// failures of s. Marks and tops hold no secret and stay, so that a token on its way back
+// from a fetch or a storage is dead on arrival.
+func (l *ledger) endLocked(s *step, stamp uint64) {
+	l.raiseLocked(s, stamp)
+	l.entry(s.index).end(stamp)
+}
+
+// buried takes over an entry of s returned by a Delete of this process, the zero Entry
+// after an error. It returns false if the tombstone is still due.
+func (l *ledger) buried(s *step, e Entry) bool {
+	k := l.lock(s)
+	defer l.mu.Unlock()
+	k.tried = true
+	if e.Record != nil || e.Gone == 0 {
+		return false
+	}
+	k.gone, k.due = max(k.gone, e.Gone), false
+	l.endLocked(s, e.Gone)
+	return true
+}
+
+// buryLocked takes over a tombstone in the storage. A tombstone above the known tombstone
+// is a logout by a peer: all knowledge of s dies, a fetch under way comes to nothing, and
+// so does a token with a stamp made up by this process. A due tombstone stays due, unless
+// the found tombstone may be the due tombstone.
+func (l *ledger) buryLocked(s *step, gone uint64) {
+	e := l.entry(s.index)
+	if gone <= e.gone {
+		return
+	}
+	e.gone, e.due = gone, e.due && !e.tried
+	if e.top > 0 || e.fetching {
+		l.epoch++
+	}
+	if h := e.token; h != nil && h.unsaved {
+		gone = max(gone, h.stamp())
+	}
+	l.endLocked(s, gone)
+}
+
+// wanted returns the floor for the parents of a new token that has to be above floor,
+// including the subject's suspicions.
+func (l *ledger) wanted(floor stamps) stamps {
+	if l.up == nil {
+		return floor
+	}
+	marks := *l.marks.Load()
+	for _, s := range l.up.own() {
+		if mark := marks[s.index]; mark > 0 {
+			floor = floor.raised(s, mark, len(marks))
+		}
+	}
+	return floor
+}
+
+// suspect reports whether a subject may ask for tokens newer than the stamps in v of shared
+// steps. Suspecting a token that was suspected or replaced before costs nothing.
+func (l *ledger) suspect(v stamps, steps []*step, now time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, s := range steps {
+		if !l.owns(s.index) {
+			continue
+		}
+		e, stamp := l.entry(s.index), v[s.index]
+		e.refusals.fill()
+		if stamp < e.top || stamp <= e.refusals.suspected {
+			continue
+		}
+		if !e.refusals.take(now) {
+			return false
+		}
+		e.refusals.suspected = stamp
+	}
+	return true
 }
 
 // now returns the epoch.
@@ -226,306 +401,124 @@ func (l *ledger) now() int {
 	return l.epoch
 }
 
-// A loading is the state of a ledger when a load from the storage began.
-type loading struct {
-	epoch int
-	tops  stamps
-}
-
-// beginLoad goes before a load from the storage.
-func (l *ledger) beginLoad() loading {
+// takeOver takes over the findings of a load. It returns the stamps and marks missing in
+// the storage, and the epoch, a new epoch after a logout by a peer. If the process has
+// forgotten since the load began, takeOver changes nothing and returns false.
+func (l *ledger) takeOver(begun int, found []finding) (lacks []lack, epoch int, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return loading{l.epoch, l.topsLocked()}
-}
-
-// A finding is what a load found under the key of a step.
-type finding struct {
-	step *step
-	mark uint64
-	tok  *held // nil: no record, or a useless one
-	gone bool  // the key was deleted and is still empty
-}
-
-// A lostMark is a mark that the storage doesn't have.
-type lostMark struct {
-	step *step
-	mark uint64
-}
-
-// takeOver takes over the findings of a load, and returns the marks that the
-// storage has lost. If everything was forgotten since the load began, takeOver
-// changes nothing and returns false.
-func (l *ledger) takeOver(begun loading, found []finding) (lost []lostMark, ok bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.epoch != begun.epoch {
-		return nil, false
+	if l.epoch != begun {
+		return nil, 0, false
 	}
 	for _, f := range found {
-		if f.gone {
-			// A logout by a peer. The storage has no token left for the
-			// mark to kill, so the mark isn't written back.
-			l.raiseLocked(f.step, begun.tops[f.step.index])
+		l.buryLocked(f.step, f.gone)
+		e := l.entry(f.step.index)
+		if n, ok := e.unburied(f); ok {
+			lacks = append(lacks, n)
+			if f.tok != nil {
+				l.hearLocked(f.tok)
+			}
 			continue
 		}
 		l.raiseLocked(f.step, f.mark)
-		if mark := (*l.marks.Load())[f.step.index]; f.mark < mark {
-			lost = append(lost, lostMark{f.step, mark})
+		if mark := (*l.marks.Load())[f.step.index]; max(f.mark, f.gone) < mark {
+			lacks = append(lacks, lack{step: f.step, mark: mark})
+		} else {
+			e.untold = false
 		}
-		if f.tok != nil && !l.entries[f.step.index].token.same(f.tok) {
+		if f.tok != nil && !e.token.same(f.tok) {
 			l.keepLocked(f.tok)
 		}
 	}
-	return lost, true
+	return lacks, l.epoch, true
 }
 
-// saw notes the stamp of the record in the storage, 0 for no record. Only the
-// flight of s calls saw: other loads may be older than the flight's own save.
-func (l *ledger) saw(s *step, stamp uint64) {
+// saw notes the version of the entry in the storage, for the flight of s alone: other loads
+// may be older than the flight's own save.
+func (l *ledger) saw(s *step, version uint64) {
 	e := l.lock(s)
 	defer l.mu.Unlock()
-	e.stored = stamp
+	e.stored = version
 }
 
-// A saving says how a flight has to save a new token.
-type saving struct {
-	floor    uint64 // the new stamp has to be higher
-	stored   uint64 // stamp of the record to be replaced
-	previous *held  // the token known before; nil: none
-}
-
-// beginSave goes before a save of a new token of s. It returns false if
-// everything was forgotten since the epoch.
+// beginSave precedes a save of a new token of s. It returns false if the process has
+// forgotten since the epoch.
 func (l *ledger) beginSave(s *step, epoch int) (saving, bool) {
 	e := l.lock(s)
 	defer l.mu.Unlock()
 	return saving{e.top, e.stored, e.token}, l.epoch == epoch
 }
 
-// stampSaved gives h, not kept yet, the stamp that the storage gave, and takes over
-// the mark stored beside the record.
-func (l *ledger) stampSaved(h *held, mark, stamp uint64) {
-	l.mu.Lock()
+// stampSaved gives h, not kept yet, the stamp from the storage, and takes over the marks
+// stored beside the record. A tombstone is no longer due: writing it would hit the new
+// login.
+func (l *ledger) stampSaved(h *held, saved Entry) {
+	e := l.lock(h.step)
 	defer l.mu.Unlock()
-	l.raiseLocked(h.step, mark)
-	h.stamps[h.step.index] = stamp
-	l.entries[h.step.index].stored = stamp
+	l.raiseLocked(h.step, saved.Mark)
+	h.stamps[h.step.index] = saved.Record.Stamp
+	e.stored, e.due = saved.Record.Stamp, false
 }
 
-// stampUnsaved gives h, not kept yet, a stamp that this process makes up. Such a
-// stamp can cost one fetch more, if the storage comes back with another token of
-// the same stamp. The stamp can't revive a dead token.
+// tombstone returns the highest known tombstone of s, and whether a tombstone is due. While
+// due, the stored record of s may be older than the logout and must not be used.
+func (l *ledger) tombstone(s *step) (gone uint64, due bool) {
+	e := l.lock(s)
+	defer l.mu.Unlock()
+	return e.gone, e.due
+}
+
+// meet takes over the tombstone and the mark of an entry of s that the storage has returned
+// instead of saving, and notes the entry's version.
+func (l *ledger) meet(s *step, found Entry) {
+	e := l.lock(s)
+	defer l.mu.Unlock()
+	l.buryLocked(s, found.Gone)
+	l.raiseLocked(s, found.Mark)
+	e.stored = found.Version()
+	e.top = max(e.top, e.stored)
+}
+
+// stampUnsaved gives h, not kept yet, a stamp made up by this process. Such a stamp can
+// cost a fetch, if the storage has another token of the same stamp, but can't revive a dead
+// token.
 func (l *ledger) stampUnsaved(h *held) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	h.stamps[h.step.index], h.unsaved = l.entries[h.step.index].top+1, true
+	h.stamps[h.step.index], h.unsaved = l.entry(h.step.index).top+1, true
 }
 
-// keep makes h the token of its step and ends the step's failures. If everything
-// was forgotten since the epoch, keep changes nothing and returns false.
+// keep makes h the token of its step and ends the step's failures. If the process has
+// forgotten since the epoch, keep changes nothing and returns false.
 func (l *ledger) keep(h *held, epoch int) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.epoch != epoch {
+		l.hearLocked(h)
 		return false
 	}
 	l.keepLocked(h)
-	e := &l.entries[h.step.index]
+	e := l.entry(h.step.index)
 	e.failures.over()
+	if !h.unsaved {
+		e.due = false // the tombstone would hit the later login
+	}
 	return true
 }
 
-// drop kills h and its refresh token here, even if the storage keeps them.
+// drop kills h and its refresh token in this process, even if the storage keeps them.
 func (l *ledger) drop(h *held) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.raiseLocked(h.step, h.stamp())
-	l.spendLocked(h)
+	l.entry(h.step.index).spend(h.stamp())
 }
 
-// refreshable returns the newest token of s if its refresh token may be sent,
-// else nil.
-func (l *ledger) refreshable(s *step) *held {
+// told notes whether the storage has taken the mark of s.
+func (l *ledger) told(s *step, ok bool) {
 	e := l.lock(s)
 	defer l.mu.Unlock()
-	if e.token == nil || e.token.tok.RefreshToken == "" || e.token.stamp() <= e.spent {
-		return nil
-	}
-	return e.token
-}
-
-// spend notes that the refresh token of h must not be sent again.
-func (l *ledger) spend(h *held) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.spendLocked(h)
-}
-
-func (l *ledger) spendLocked(h *held) {
-	e := &l.entries[h.step.index]
-	e.spent = max(e.spent, h.stamp())
-}
-
-// cooling returns the failure of s while the step cools down, else nil.
-func (l *ledger) cooling(s *step, now time.Time) *AuthError {
-	e := l.lock(s)
-	defer l.mu.Unlock()
-	if !e.failures.cur.lasts(now) {
-		return nil
-	}
-	return e.failures.cur.again(now)
-}
-
-// fail remembers err, the outcome of a fetch of s. It returns the failure and the
-// number of failures in a row.
-func (l *ledger) fail(s *step, err *AuthError, now time.Time) (*failure, int) {
-	e := l.lock(s)
-	defer l.mu.Unlock()
-	wait := coolDown(err, e.failures.inRow, l.coolDown, l.maxCoolDown)
-	e.failures.add(&failure{err, now, now.Add(wait)})
-	return e.failures.cur, e.failures.inRow
-}
-
-// crashed notes err for State alone. The step doesn't cool down.
-func (l *ledger) crashed(s *step, err *AuthError, now time.Time) {
-	e := l.lock(s)
-	defer l.mu.Unlock()
-	e.failures.last = &failure{err, now, now}
-}
-
-// failWith remembers a peer's failure of s. The storage may return the failure
-// that this process saved itself, with an end later by up to slack.
-func (l *ledger) failWith(s *step, f *failure, slack time.Duration) {
-	e := l.lock(s)
-	defer l.mu.Unlock()
-	e.failures.replace(f, slack)
-}
-
-// inherit makes the failure of a parent that of s, so that callers fail without a
-// flight until the parent is due again.
-func (l *ledger) inherit(s, parent *step, now time.Time) {
-	e := l.lock(s)
-	defer l.mu.Unlock()
-	if f := l.entries[parent.index].failures.cur; f.lasts(now) {
-		e.failures.cur, e.failures.last = f, f
-	}
-}
-
-// mayBlame reports whether the parents may be blamed for a refusal by the auth
-// server of s.
-func (l *ledger) mayBlame(s *step, parents []*held, now time.Time) bool {
-	e := l.lock(s)
-	defer l.mu.Unlock()
-	return e.failures.mayBlame(parents, now)
-}
-
-// blamedInVain notes when newer parents of s changed nothing. The zero time means
-// that the parents work.
-func (l *ledger) blamedInVain(s *step, at time.Time) {
-	e := l.lock(s)
-	defer l.mu.Unlock()
-	e.failures.vain = at
-}
-
-// accepted notes that a server has taken a token, which ends a row of refusals.
-func (l *ledger) accepted() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.refusals = 0
-}
-
-// findLocked returns the held token of tok: by its origin, else by its value if tok
-// is the leaf's newest. nil means that tok is a stranger's.
-func (l *ledger) findLocked(tok *Token) *held {
-	s := l.graph.leaf
-	h, ours := tok.origin().(*held)
-	if ours = ours && h.owner == owner(l) && h.tok.AccessToken == tok.AccessToken; ours {
-		s = h.step
-	}
-	// A save whose answer was lost gives one token two stamps. The refusal
-	// counts for the newer stamp, or the token would live on.
-	if t := l.entries[s.index].token; t != nil && t.tok.AccessToken == tok.AccessToken {
-		return t
-	}
-	if ours {
-		return h
-	}
-	return nil
-}
-
-// replacedLocked reports whether a newer token of the step is live. A newer token
-// must not suffer for the refusal of h.
-func (l *ledger) replacedLocked(h *held) bool {
-	t := l.entries[h.step.index].token
-	return t != nil && t.stamp() > h.stamp() && l.live(t)
-}
-
-// doubt returns the step of a refused token if the refusal would revoke an
-// ancestor, and by that the newer tokens of peers. Where a peer has renewed the
-// token, the server may have revoked the old one by that, before this process
-// ever used it. So the storage has to be asked first: a newer token explains the
-// refusal, and no ancestor is to blame.
-func (l *ledger) doubt(rejected *Token, now time.Time) *step {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	h := l.findLocked(rejected)
-	if h == nil || h.accepted() || !l.live(h) || l.replacedLocked(h) {
-		return nil
-	}
-	if len(l.graph.blamed(h.step).levels) == 1 || l.bucket.Empty(now) {
-		return nil
-	}
-	return h.step
-}
-
-// A blame is a step whose tokens up to a stamp were found to be bad.
-type blame struct {
-	step  *step
-	stamp uint64
-}
-
-// refuse finds the tokens to blame for the refusal of a token, and kills them.
-// After too many refusals refuse blames nobody and returns the step as ignored.
-func (l *ledger) refuse(rejected *Token, now time.Time) (blamed []blame, ignored *step) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	h := l.findLocked(rejected)
-	switch {
-	case h == nil || !l.live(h):
-		return nil, nil
-	case l.replacedLocked(h):
-		// The mark costs nothing. The refused token then stays dead even if
-		// a storage that has lost its stamps gives the stamp out again.
-		l.raiseLocked(h.step, h.stamp())
-		return nil, nil
-	case !l.bucket.Take(now):
-		return nil, h.step
-	}
-	levels := l.graph.blamed(h.step).levels
-	level := 0
-	if !h.accepted() {
-		l.refusals++
-		level = min(l.refusals, len(levels)-1)
-	}
-	for _, s := range levels[level] {
-		stamp := h.stamps[s.index]
-		if stamp == unrelated {
-			stamp = h.stamp()
-		}
-		if l.raiseLocked(s, stamp) {
-			blamed = append(blamed, blame{s, stamp})
-		}
-	}
-	return blamed, nil
-}
-
-// refund gives one drop back to the bucket, after a replay has shown that a refusal
-// was real.
-func (l *ledger) refund() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.bucket.Give(1)
+	e.untold = !ok
 }
 
 // setFetching notes whether a flight of s is under way.
@@ -535,27 +528,14 @@ func (l *ledger) setFetching(s *step, on bool) {
 	e.fetching = on
 }
 
-// facts are what State shows of one step.
-type facts struct {
-	token    *held // nil: none
-	live     bool
-	fetching bool
-	failure  *failure // that is still remembered; nil: none
-	last     *failure // the last one, remembered or not; nil: none
-}
-
-// facts returns the facts of every step, by step.index, all of one instant.
+// facts returns the facts of every step of l, in order, all of one instant.
 func (l *ledger) facts(now time.Time) []facts {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	all := make([]facts, len(l.entries))
 	for i := range l.entries {
-		e := &l.entries[i]
-		all[i] = facts{token: e.token, fetching: e.fetching, last: e.failures.last}
-		all[i].live = e.token != nil && l.usable(e.token, nil, now)
-		if e.failures.cur.lasts(now) {
-			all[i].failure = e.failures.cur
-		}
+		all[i] = l.entries[i].facts(now)
+		all[i].live = all[i].token != nil && l.usable(all[i].token, nil, now)
 	}
 	return all
 }

@@ -4,6 +4,7 @@
 package requestforge
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -19,9 +20,23 @@ var noon = time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
 // made from both.
 func diamond(t testing.TB) *graph {
 	t.Helper()
-	cfg := PipelineConfig{Storage: NewMemoryStorage()}
-	for _, s := range []Step{{Name: "root"}, {Name: "a", DependsOn: []string{"root"}}, {Name: "b", DependsOn: []string{"root"}}, {Name: "leaf", DependsOn: []string{"a", "b"}}} {
-		s.Fetcher = &BodyFetcher{URL: "https://auth.example.com"}
+	return graphOf(t, Step{Name: "root"}, Step{Name: "a", DependsOn: []string{"root"}}, Step{Name: "b", DependsOn: []string{"root"}}, Step{Name: "leaf", DependsOn: []string{"a", "b"}})
+}
+
+// sharedDiamond is a diamond of which only the root is shared.
+func sharedDiamond(t testing.TB) *graph {
+	t.Helper()
+	return graphOf(t, Step{Name: "root"}, Step{Name: "a", DependsOn: []string{"root"}, PerSubject: true}, Step{Name: "b", DependsOn: []string{"root"}, PerSubject: true}, Step{Name: "leaf", DependsOn: []string{"a", "b"}})
+}
+
+func graphOf(t testing.TB, steps ...Step) *graph {
+	t.Helper()
+	cfg := PipelineConfig{Storage: NewMemoryStorage(), CoolDown: time.Second, MaxCoolDown: 30 * time.Second}
+	if slices.ContainsFunc(steps, func(s Step) bool { return s.PerSubject }) {
+		cfg.Subject = func(context.Context) (string, error) { return "ann", nil }
+	}
+	for _, s := range steps {
+		s.Fetcher = &HTTPFetcher{URL: "https://auth.example.com"}
 		cfg.Steps = append(cfg.Steps, s)
 	}
 	g := newGraph(&cfg, func(format string, args ...any) { t.Fatalf(format, args...) })
@@ -57,7 +72,14 @@ func login(t testing.TB, l *ledger, stamp uint64) (leaf *held) {
 }
 
 func newTestLedger(t testing.TB) *ledger {
-	return newLedger(diamond(t), nil, time.Second, 30*time.Second)
+	return newLedger(diamond(t))
+}
+
+// newLedgerBelow is that of one more subject.
+func newLedgerBelow(up *ledger) *ledger {
+	l := &ledger{entries: make([]entry, len(up.graph.steps)-up.graph.shared)}
+	l.begin(up.graph, up, subjectKey{1})
+	return l
 }
 
 // names are the access tokens that l would hand out, by the steps in order.
@@ -162,11 +184,11 @@ func TestLedgerHandsOutNothingExpired(t *testing.T) {
 
 // One ledger for what is shared, one each for two identities below it.
 func TestLedgerBelowAnotherSeesItsMarks(t *testing.T) {
-	g := diamond(t)
-	up := newLedger(g, nil, time.Second, time.Minute)
+	g := sharedDiamond(t)
+	up := newLedger(g)
 	root := made(up, "root", 1)
 	up.keep(root, 0)
-	one, two := newLedger(g, up, time.Second, time.Minute), newLedger(g, up, time.Second, time.Minute)
+	one, two := newLedgerBelow(up), newLedgerBelow(up)
 	below := func(l *ledger, stamp uint64, root *held) *held {
 		a, b := made(l, "a", stamp, root), made(l, "b", stamp, root)
 		leaf := made(l, "leaf", stamp, a, b)
@@ -201,7 +223,7 @@ func TestLedgerBelowAnotherSeesItsMarks(t *testing.T) {
 			t.Error("a leaf lives on after the shared root was revoked")
 		}
 	}
-	if two.marks.Load() != marks || two.served[g.leaf.index].Load() != leaf {
+	if two.marks.Load() != marks || two.servedOf(g.leaf.index).Load() != leaf {
 		t.Error("a ledger below was touched")
 	}
 
@@ -212,7 +234,7 @@ func TestLedgerBelowAnotherSeesItsMarks(t *testing.T) {
 	if two.ready(g.leaf) != leaf {
 		t.Error("the new leaf isn't served")
 	}
-	up.forget()
+	up.forget(noon)
 	if two.ready(g.leaf) != nil {
 		t.Error("a leaf is served after the shared ledger forgot everything")
 	}
@@ -232,9 +254,9 @@ func TestLedgerBelowAnotherSeesItsMarks(t *testing.T) {
 func TestLedgerEpochs(t *testing.T) {
 	l := newTestLedger(t)
 	login(t, l, 3)
-	epoch, begun := l.now(), l.beginLoad()
-	l.fail(l.graph.leaf, &AuthError{}, noon)
-	l.forget()
+	epoch := l.now()
+	l.fail(l.graph.leaf, &AuthError{}, reading{}, l.now(), noon)
+	l.forget(noon)
 	want(t, "after forget", names(l, noon), "[- - - -]")
 	want(t, "the marks", *l.marks.Load(), "[3 3 3 3]")
 	if l.cooling(l.graph.leaf, noon) != nil {
@@ -252,10 +274,15 @@ func TestLedgerEpochs(t *testing.T) {
 	if _, ok := l.beginSave(late.step, epoch); ok {
 		t.Error("a save of an earlier epoch began")
 	}
-	if _, ok := l.takeOver(begun, []finding{{step: late.step, mark: 9, tok: late}}); ok {
+	if _, _, ok := l.takeOver(epoch, []finding{{step: late.step, mark: 9, tok: late}}); ok {
 		t.Error("a load of an earlier epoch was taken over")
 	}
 	want(t, "the marks after late results", *l.marks.Load(), "[3 3 3 3]")
+	for _, s := range l.graph.steps {
+		if !l.owes(s) || !l.buried(s, Entry{Gone: 4}) || l.owes(s) {
+			t.Errorf("the tombstone of %s isn't due until it is buried", s.Name)
+		}
+	}
 	l.drop(late)
 	want(t, "a dropped token's mark", (*l.marks.Load())[0], 4)
 
@@ -283,7 +310,7 @@ func TestLedgerForgottenRefreshTokenIsNotSpent(t *testing.T) {
 	if l.refreshable(h.step) != h {
 		t.Error("a refresh token has died with its access token")
 	}
-	l.forget()
+	l.forget(noon)
 	l.keep(h, l.now()) // on its way back from the storage
 	if l.refreshable(h.step) != nil {
 		t.Error("a forgotten refresh token is offered")
@@ -295,7 +322,7 @@ func TestLedgerTakesOverWhatWasLoaded(t *testing.T) {
 	leaf := login(t, l, 2)
 	root := l.graph.step("root")
 	l.revoke(root, 1)
-	lost, ok := l.takeOver(l.beginLoad(), []finding{{step: root}, {step: leaf.step, mark: 1}})
+	lost, _, ok := l.takeOver(l.now(), []finding{{step: root}, {step: leaf.step, mark: 1}})
 	want(t, "marks to be written back", fmt.Sprintf("%v %d %s %d", ok, len(lost), lost[0].step.Name, lost[0].mark), "true 1 root 1")
 	want(t, "mark of the leaf", (*l.marks.Load())[leaf.step.index], 1)
 	want(t, "after lower marks", names(l, noon), "[root-2 a-2 b-2 leaf-2]")
@@ -303,19 +330,88 @@ func TestLedgerTakesOverWhatWasLoaded(t *testing.T) {
 	// The same token loaded again: the one that is known stays, since it is
 	// known whether a server has accepted it.
 	again := made(l, "leaf", 2)
-	l.takeOver(l.beginLoad(), []finding{{step: leaf.step, mark: 1, tok: again}})
+	l.takeOver(l.now(), []finding{{step: leaf.step, mark: 1, tok: again}})
 	if l.current(leaf.step, nil, noon) != leaf {
 		t.Error("the same token was replaced")
 	}
+}
 
-	// A logout by a peer kills what was known when the load began, and no more.
-	begun := l.beginLoad()
-	l.keep(made(l, "root", 3), 0)
-	if lost, _ := l.takeOver(begun, []finding{{step: root, gone: true}}); lost != nil {
-		t.Errorf("the mark of a logout would be written back: %v", lost)
+// A tombstone above what the process knew is a logout by a peer.
+func TestLedgerHearsOfALogout(t *testing.T) {
+	l := newTestLedger(t)
+	login(t, l, 3)
+	root := l.graph.step("root")
+	parent := l.current(root, nil, noon)
+	parent.tok.RefreshToken = "rotates"
+	l.fail(root, &AuthError{StatusCode: 503}, reading{}, l.now(), noon)
+	begun := l.now()
+	lacks, epoch, ok := l.takeOver(begun, []finding{{step: root, gone: 4, version: 4}})
+	if !ok || len(lacks) > 0 || epoch == begun {
+		t.Errorf("ok %v, lacks %v, epoch %d after %d", ok, lacks, epoch, begun)
 	}
-	want(t, "root after a logout", names(l, noon)[0], "root-3")
-	want(t, "mark of root", (*l.marks.Load())[0], 2)
+	want(t, "after it", names(l, noon), "[- - - -]")
+	if l.refreshable(root) != nil || l.cooling(root, noon) != nil {
+		t.Error("a refresh token or a cool-down outlives it")
+	}
+	if l.keep(made(l, "root", 5), begun) {
+		t.Error("a fetch from before it was kept")
+	}
+	if _, again, _ := l.takeOver(l.now(), []finding{{step: root, gone: 4, version: 4}}); again != epoch {
+		t.Error("the same tombstone ends an epoch twice")
+	}
+
+	// A record from after the logout is as good as any.
+	l.takeOver(l.now(), []finding{{step: root, gone: 4, version: 5, tok: made(l, "root", 5)}})
+	want(t, "root after a login", names(l, noon)[0], "root-5")
+
+	// A process that knew nothing, and fetches nothing, has nothing to end.
+	fresh := newTestLedger(t)
+	if _, epoch, _ := fresh.takeOver(0, []finding{{step: root, gone: 4, version: 4}}); epoch != 0 {
+		t.Error("a fresh process begins a new epoch")
+	}
+
+	// A token whose stamp this process made up was fetched while the storage
+	// failed, before or after the logout.
+	own := made(l, "root", 0)
+	l.stampUnsaved(own)
+	l.keep(own, l.now())
+	l.takeOver(l.now(), []finding{{step: root, gone: 5, version: 5}})
+	want(t, "root after another logout", names(l, noon)[0], "-")
+}
+
+func TestLedgerTellsTheStorageWhatItLacks(t *testing.T) {
+	root := newTestLedger(t).graph.step("root")
+	for name, c := range map[string]struct {
+		due  string // "tried": a Delete was sent
+		gone uint64 // that the process knows
+		f    finding
+		want string
+	}{
+		"nothing":                         {"", 4, finding{gone: 4, version: 4}, "[]"},
+		"a tombstone that is due":         {"due", 0, finding{version: 3}, "[bury 3]"},
+		"one over a peer's newer record":  {"due", 0, finding{version: 9}, "[bury 9]"},
+		"a peer's, never tried":           {"due", 0, finding{gone: 4, version: 4}, "[bury 4]"},
+		"one that has landed late":        {"tried", 0, finding{gone: 4, version: 4}, "[]"},
+		"a lost tombstone, no record":     {"", 4, finding{}, "[bury 0]"},
+		"a lost one, with an old record":  {"", 4, finding{version: 2}, "[bury 2]"},
+		"a lost one, with a newer record": {"", 4, finding{version: 5, mark: 4}, "[]"},
+		"a lower one":                     {"", 4, finding{gone: 2, version: 2, mark: 4}, "[]"},
+	} {
+		l := newTestLedger(t)
+		if c.gone > 0 {
+			l.buried(root, Entry{Gone: c.gone})
+		}
+		l.entries[root.index].due, l.entries[root.index].tried = c.due != "", c.due == "tried"
+		c.f.step = root
+		lacks, _, _ := l.takeOver(l.now(), []finding{c.f})
+		got := []string{}
+		for _, lack := range lacks {
+			if lack.bury {
+				got = append(got, fmt.Sprintf("bury %d", lack.seen))
+			}
+		}
+		want(t, name, fmt.Sprint(got), c.want)
+	}
 }
 
 // A storage may answer anything. A stamp that no storage gives must not make a
@@ -338,7 +434,7 @@ func TestRecordWithAStampOutOfRangeIsIgnored(t *testing.T) {
 			t.Errorf("stamp %d, root's %d: %v", c.stamp, c.root, err)
 		}
 		if err == nil {
-			l.takeOver(l.beginLoad(), []finding{{step: s, tok: h}})
+			l.takeOver(l.now(), []finding{{step: s, tok: h}})
 		}
 	}
 	want(t, "the tops", l.tops(), fmt.Sprint(stamps{maxStamp, maxStamp, 0, 0}))
@@ -354,7 +450,7 @@ func TestLedgerStampsWhatCouldNotBeSaved(t *testing.T) {
 	l.stampUnsaved(h)
 	want(t, "own stamp", h.stamp(), 8)
 	h2 := made(l, "root", 0)
-	l.stampSaved(h2, 9, 12)
+	l.stampSaved(h2, Entry{Mark: 9, Record: &Record{Stamp: 12}})
 	l.keep(h2, l.now())
 	want(t, "saved stamp", h2.stamp(), 12)
 	want(t, "mark beside it", (*l.marks.Load())[0], 9)
@@ -367,19 +463,19 @@ func TestLedgerCoolDowns(t *testing.T) {
 	s := l.graph.step("a")
 	passing := &AuthError{Step: "a", StatusCode: 503}
 	for n, wait := range []time.Duration{1, 2, 4, 8, 16, 30, 30} {
-		f, inRow := l.fail(s, passing, noon)
+		f, inRow := l.fail(s, passing, reading{}, l.now(), noon)
 		if f.until.Sub(f.at) != wait*time.Second || inRow != n+1 {
 			t.Errorf("failure %d: %v, %d in a row", n+1, f.until.Sub(f.at), inRow)
 		}
 	}
-	if err := l.cooling(s, noon.Add(29*time.Second)); err == nil || err.RetryAfter != time.Second {
+	if err := l.cooling(s, noon.Add(29*time.Second)); err == nil || err.until.Sub(noon) != 30*time.Second {
 		t.Errorf("a second before the end: %v", err)
 	}
 	if err := l.cooling(s, noon.Add(30*time.Second)); err != nil {
 		t.Errorf("at the end: %v", err)
 	}
 	l.keep(made(l, "a", 1), 0)
-	f, inRow := l.fail(s, passing, noon)
+	f, inRow := l.fail(s, passing, reading{}, l.now(), noon)
 	want(t, "after a success", fmt.Sprint(f.until.Sub(f.at), inRow), "1s 1")
 
 	for _, c := range []struct {
@@ -387,17 +483,21 @@ func TestLedgerCoolDowns(t *testing.T) {
 		want time.Duration
 	}{
 		{AuthError{Permanent: true}, 30 * time.Second},
-		{AuthError{RetryAfter: time.Minute}, time.Minute},
 		{AuthError{RetryAfter: time.Hour}, maxRetryAfter},
 	} {
 		want(t, fmt.Sprint(c), coolDown(&c.err, 0, time.Second, 30*time.Second), c.want)
+	}
+	for range 100 {
+		if got := coolDown(&AuthError{RetryAfter: time.Minute}, 0, time.Second, 30*time.Second); got < time.Minute || got >= 75*time.Second {
+			t.Fatalf("a minute that the auth server asks for became %v", got)
+		}
 	}
 	want(t, "a hundred in a row", coolDown(&AuthError{}, 100, time.Hour, 5*time.Hour), 5*time.Hour)
 
 	// A child fails with its parent, until the parent is due.
 	leaf := l.graph.leaf
-	l.inherit(leaf, s, noon)
-	if err := l.cooling(leaf, noon); err == nil || err.Step != "a" {
+	l.inherit(leaf, l.cooling(s, noon))
+	if err := l.cooling(leaf, noon); err == nil || err.err.Step != "a" {
 		t.Errorf("inherited: %v", err)
 	}
 	if err := l.cooling(leaf, noon.Add(time.Second)); err != nil {
@@ -408,11 +508,11 @@ func TestLedgerCoolDowns(t *testing.T) {
 func TestLedgerPeersFailureIsCountedOnce(t *testing.T) {
 	l := newTestLedger(t)
 	s := l.graph.step("a")
-	own, _ := l.fail(s, &AuthError{}, noon)
+	own, _ := l.fail(s, &AuthError{}, reading{}, l.now(), noon)
 	slack := 250 * time.Millisecond
-	l.failWith(s, &failure{&AuthError{}, noon, own.until.Add(slack)}, slack)
+	l.failWith(s, &failure{err: &AuthError{}, at: noon, until: own.until.Add(slack)}, slack)
 	want(t, "after its own came back", l.entries[s.index].failures.inRow, 1)
-	l.failWith(s, &failure{&AuthError{}, noon, own.until.Add(2*slack + 1)}, slack)
+	l.failWith(s, &failure{err: &AuthError{}, at: noon, until: own.until.Add(2*slack + 1)}, slack)
 	want(t, "after a peer's", l.entries[s.index].failures.inRow, 2)
 }
 
@@ -426,7 +526,7 @@ func TestLedgerBlamesParentsInVainOnceInAWhile(t *testing.T) {
 	want(t, "in vain long ago", l.mayBlame(s, parents, noon.Add(blameEvery)), true)
 	parents[0].tok.prov.accepted.Store(true)
 	want(t, "a parent that has worked", l.mayBlame(s, parents, noon), true)
-	l.blamedInVain(s, time.Time{})
+	l.parentsWork(s)
 	want(t, "after the parents worked", l.mayBlame(s, []*held{made(l, "root", 1)}, noon), true)
 }
 
@@ -447,30 +547,30 @@ func TestLedgerRefusals(t *testing.T) {
 	// A token that some server has accepted was revoked, alone.
 	leaf := login(t, l, 1)
 	leaf.tok.accept()
-	blamed, _ := l.refuse(leaf.tok, next())
+	_, blamed, _ := l.refuse(l.graph.leaf, leaf.tok, next())
 	want(t, "accepted", blamedNames(blamed), "[leaf 1]")
-	blamed, _ = l.refuse(leaf.tok, next())
+	_, blamed, _ = l.refuse(l.graph.leaf, leaf.tok, next())
 	want(t, "dead already", blamedNames(blamed), "[]")
 
-	// One that nothing ever accepted was bad from the start: the first refusal
-	// in a row blames the parents, the next one theirs, and so on.
+	// With nothing accepted since, each further refusal in a row blames the next
+	// distance.
 	for i, blame := range []string{"[a 2 b 2]", "[root 3]", "[root 4]"} {
 		leaf = login(t, l, uint64(2+i))
-		blamed, _ = l.refuse(leaf.tok, next())
+		_, blamed, _ = l.refuse(l.graph.leaf, leaf.tok, next())
 		want(t, "never accepted", blamedNames(blamed), blame)
 	}
 	leaf = login(t, l, 5)
 	leaf.tok.accept()
 	leaf = login(t, l, 6)
-	blamed, _ = l.refuse(leaf.tok, next())
-	want(t, "after an acceptance", blamedNames(blamed), "[a 6 b 6]")
+	_, blamed, _ = l.refuse(l.graph.leaf, leaf.tok, next())
+	want(t, "after an acceptance", blamedNames(blamed), "[leaf 6]")
 
 	// By value, a stranger's token, and none.
 	leaf = login(t, l, 7)
 	leaf.tok.accept()
-	blamed, _ = l.refuse(&Token{AccessToken: "leaf-6"}, next())
+	_, blamed, _ = l.refuse(l.graph.leaf, &Token{AccessToken: "leaf-6"}, next())
 	want(t, "a stranger's", blamedNames(blamed), "[]")
-	blamed, _ = l.refuse(&Token{AccessToken: "leaf-7"}, next())
+	_, blamed, _ = l.refuse(l.graph.leaf, &Token{AccessToken: "leaf-7"}, next())
 	want(t, "by value", blamedNames(blamed), "[leaf 7]")
 }
 
@@ -480,14 +580,14 @@ func TestLedgerRefusedTokenStaysDeadAfterItWasReplaced(t *testing.T) {
 	l := newTestLedger(t)
 	old := login(t, l, 3)
 	leaf := login(t, l, 4)
-	blamed, ignored := l.refuse(old.tok, noon)
-	if blamed != nil || ignored != nil {
-		t.Errorf("the refusal of a replaced token cost %v %v", blamedNames(blamed), ignored)
+	of, blamed, _ := l.refuse(l.graph.leaf, old.tok, noon)
+	if blamed != nil || of != nil {
+		t.Errorf("the refusal of a replaced token cost %v %v", blamedNames(blamed), of)
 	}
 	want(t, "the mark", (*l.marks.Load())[leaf.step.index], 3)
 	want(t, "the leaf", names(l, noon)[3], "leaf-4")
-	for range bucketSize {
-		if l.bucket.Empty(noon) || !l.bucket.Take(noon) {
+	for range unprovenSize {
+		if !l.entries[l.graph.leaf.index].refusals.take(noon) {
 			t.Fatal("the refusal of a replaced token took from the bucket")
 		}
 	}
@@ -506,51 +606,117 @@ func TestLedgerRefusedTokenIsDeadByBothItsStamps(t *testing.T) {
 	stored := made(l, "leaf", 5, parents...)
 	stored.tok.AccessToken = own.tok.AccessToken
 	stored.tok.prov.accepted.Store(true)
-	l.takeOver(l.beginLoad(), []finding{{step: stored.step, tok: stored}})
+	l.takeOver(l.now(), []finding{{step: stored.step, tok: stored}})
 	if l.current(stored.step, nil, noon) != stored {
 		t.Fatal("the loaded token isn't the newer one")
 	}
-	blamed, _ := l.refuse(own.tok, noon)
+	_, blamed, _ := l.refuse(l.graph.leaf, own.tok, noon)
 	want(t, "blamed", blamedNames(blamed), "[leaf 5]")
 	want(t, "the leaf", names(l, noon)[3], "-")
+}
+
+// Where nobody tells when a server accepts a token, one that has served for a
+// minute was accepted.
+func TestLedgerTokenThatHasServedWasAccepted(t *testing.T) {
+	l := newTestLedger(t)
+	now := noon
+	refuse := func(stamp uint64, served time.Duration) string {
+		leaf := login(t, l, stamp)
+		leaf.issued = now
+		now = now.Add(served)
+		_, blamed, _ := l.refuse(l.graph.leaf, leaf.tok, now)
+		return fmt.Sprint(blamedNames(blamed))
+	}
+	want(t, "at once", refuse(1, 30*time.Second), "[leaf 1]")
+	want(t, "just short of a minute", refuse(2, servedLong-1), "[a 2 b 2]")
+	want(t, "after a minute", refuse(3, servedLong), "[leaf 3]")
+	want(t, "the next one at once", refuse(4, 30*time.Second), "[a 4 b 4]")
+	leaf := login(t, l, 5)
+	leaf.tok.accept()
+	want(t, "once somebody tells", refuse(6, time.Hour), "[leaf 6]")
+	want(t, "a minute proves nothing any more", refuse(7, time.Hour), "[a 7 b 7]")
+}
+
+// A token that is its parent's own is blamed on the parent, and from there up.
+func TestLedgerBlamesTheParentWhoseTokenIsHandedOn(t *testing.T) {
+	g := graphOf(t,
+		Step{Name: "root"},
+		Step{Name: "session", DependsOn: []string{"root"}},
+		Step{Name: "middle", DependsOn: []string{"session"}},
+		Step{Name: "leaf", DependsOn: []string{"middle"}},
+	)
+	l := newLedger(g)
+	refuse := func(stamp uint64) string {
+		var h *held
+		for _, s := range g.steps {
+			var parents []*held
+			if h != nil {
+				parents = []*held{h}
+			}
+			access := fmt.Sprint(s.Name, stamp)
+			if s.Name == "middle" || s.Name == "leaf" {
+				access = h.tok.AccessToken
+			}
+			h = made(l, s.Name, stamp, parents...)
+			h.tok.AccessToken = access
+			h.tok.prov = newProvenance(h.tok)
+			h.tok.prov.origin = h
+			l.keep(h, l.now())
+		}
+		_, blamed, _ := l.refuse(l.graph.leaf, h.tok, noon)
+		return fmt.Sprint(blamedNames(blamed))
+	}
+	want(t, "the first", refuse(1), "[session 1]")
+	want(t, "the second", refuse(2), "[root 2]")
+}
+
+// An API that takes each token once proves each refusal by a replay.
+func TestLedgerProvenRefusalsAreBoundedToo(t *testing.T) {
+	l := newTestLedger(t)
+	n := 0
+	for i := range 2000 {
+		leaf := login(t, l, uint64(i+1))
+		leaf.tok.accept()
+		if _, blamed, _ := l.refuse(l.graph.leaf, leaf.tok, noon.Add(time.Duration(i)*5*time.Millisecond)); blamed != nil {
+			n++
+			l.refund(leaf)
+		}
+	}
+	want(t, "in 10 s", n, allSize+9)
 }
 
 func TestLedgerIgnoresTooManyRefusals(t *testing.T) {
 	l := newTestLedger(t)
 	stamp := uint64(0)
-	refuse := func() (string, *step) {
+	refuse := func() string {
 		stamp++
 		leaf := login(t, l, stamp)
 		leaf.tok.accept()
-		blamed, ignored := l.refuse(leaf.tok, noon)
-		return fmt.Sprint(len(blamed)), ignored
+		of, blamed, _ := l.refuse(l.graph.leaf, leaf.tok, noon)
+		return fmt.Sprint(of.step.Name, " ", len(blamed))
 	}
-	for range bucketSize {
-		if n, ignored := refuse(); n != "1" || ignored != nil {
-			t.Fatalf("%s revoked, %v ignored", n, ignored)
-		}
+	for range unprovenSize {
+		want(t, "affordable", refuse(), "leaf 1")
 	}
-	if n, ignored := refuse(); n != "0" || ignored != l.graph.leaf {
-		t.Errorf("one too many: %s revoked, %v ignored", n, ignored)
-	}
-	l.refund()
-	if n, ignored := refuse(); n != "1" || ignored != nil {
-		t.Errorf("after a refund: %s revoked, %v ignored", n, ignored)
-	}
+	want(t, "one too many", refuse(), "leaf 0")
+	l.refund(l.newest(l.graph.leaf))
+	want(t, "after a refund", refuse(), "leaf 1")
 }
 
 func TestLedgerAsksTheStorageOnlyInDoubt(t *testing.T) {
 	l := newTestLedger(t)
 	leaf := login(t, l, 1)
-	want(t, "never accepted", l.doubt(leaf.tok, noon), leaf.step)
-	for l.bucket.Take(noon) {
+	want(t, "the leaf alone would die", l.doubt(l.graph.leaf, leaf.tok, false, noon), (*step)(nil))
+	l.entries[l.graph.leaf.index].refusals.row = 1
+	want(t, "the second in a row", l.doubt(l.graph.leaf, leaf.tok, false, noon), leaf.step)
+	for l.entries[l.graph.leaf.index].refusals.take(noon) {
 	}
-	want(t, "nothing affordable", l.doubt(leaf.tok, noon), (*step)(nil))
-	want(t, "a stranger's", l.doubt(&Token{AccessToken: "x"}, noon.Add(time.Hour)), (*step)(nil))
+	want(t, "nothing affordable", l.doubt(l.graph.leaf, leaf.tok, false, noon), (*step)(nil))
+	want(t, "a stranger's", l.doubt(l.graph.leaf, &Token{AccessToken: "x"}, false, noon.Add(time.Hour)), (*step)(nil))
 	root := l.current(l.graph.step("root"), nil, noon)
-	want(t, "no ancestors", l.doubt(root.tok, noon.Add(time.Hour)), (*step)(nil))
+	want(t, "no ancestors", l.doubt(l.graph.leaf, root.tok, false, noon.Add(time.Hour)), (*step)(nil))
 	leaf.tok.accept()
-	want(t, "accepted", l.doubt(leaf.tok, noon.Add(time.Hour)), (*step)(nil))
+	want(t, "accepted", l.doubt(l.graph.leaf, leaf.tok, false, noon.Add(time.Hour)), (*step)(nil))
 }
 
 func TestLedgerFacts(t *testing.T) {
@@ -559,8 +725,8 @@ func TestLedgerFacts(t *testing.T) {
 	l.revoke(l.graph.step("b"), 1)
 	l.setFetching(l.graph.step("b"), true)
 	bug := &AuthError{Err: errors.New("a bug")}
-	l.crashed(l.graph.step("b"), bug, noon)
-	l.fail(leaf.step, &AuthError{StatusCode: 503}, noon)
+	l.forgive(l.graph.step("b"), bug, noon)
+	l.fail(leaf.step, &AuthError{StatusCode: 503}, reading{}, l.now(), noon)
 	all := l.facts(noon)
 	want(t, "a", all[1].live, true)
 	want(t, "b", fmt.Sprint(all[2].live, all[2].fetching, all[2].failure == nil, all[2].last.err == bug), "false true true true")
@@ -572,10 +738,10 @@ func TestLedgerFacts(t *testing.T) {
 // Whatever happens in whatever order, in a shared ledger and two below it, the
 // invariants of the ledger hold.
 func TestLedgerKeepsItsInvariants(t *testing.T) {
-	g := diamond(t)
+	g := sharedDiamond(t)
 	rapid.Check(t, func(t *rapid.T) {
-		up := newLedger(g, nil, time.Second, time.Minute)
-		all := []*ledger{up, newLedger(g, up, time.Second, time.Minute), newLedger(g, up, time.Second, time.Minute)}
+		up := newLedger(g)
+		all := []*ledger{up, newLedgerBelow(up), newLedgerBelow(up)}
 		home := func(l *ledger, name string) *ledger { // of a step's tokens
 			if name == "root" {
 				return up
@@ -594,7 +760,7 @@ func TestLedgerKeepsItsInvariants(t *testing.T) {
 			name := rapid.SampledFrom([]string{"root", "a", "b", "leaf"}).Draw(t, "step")
 			s := g.step(name)
 			h := home(l, name)
-			switch rapid.SampledFrom([]string{"keep", "keep", "keep", "keep", "late", "revoke", "revoke all", "refuse", "accept", "forget", "load"}).Draw(t, "what") {
+			switch rapid.SampledFrom([]string{"keep", "keep", "keep", "keep", "late", "revoke", "revoke all", "refuse", "accept", "forget", "bury", "load"}).Draw(t, "what") {
 			case "keep":
 				var parents []*held
 				for _, p := range s.parents {
@@ -634,27 +800,36 @@ func TestLedgerKeepsItsInvariants(t *testing.T) {
 					continue
 				}
 				o := tok.owner.(*ledger)
-				_, ignored := o.refuse(tok.tok, noon.Add(time.Duration(rapid.IntRange(0, 100).Draw(t, "at"))*time.Second))
-				if c := o.current(tok.step, nil, noon); c == tok && ignored == nil {
+				of, _, blamed := o.refuse(tok.step, tok.tok, noon.Add(time.Duration(rapid.IntRange(0, 100).Draw(t, "at"))*time.Second))
+				if c := o.current(tok.step, nil, noon); c == tok && (of == nil || blamed) {
 					t.Fatalf("%s is handed out after its refusal", tok.tok.AccessToken)
 				}
 			case "forget":
-				h.forget()
+				h.forget(noon)
 				epochs[h] = h.now()
-				for _, s := range g.steps {
+				for _, s := range h.own() {
 					if tok := h.current(s, nil, noon); tok != nil {
 						t.Fatalf("%s outlived forget", tok.tok.AccessToken)
 					}
 				}
+			case "bury":
+				h.buried(s, Entry{Gone: uint64(rapid.IntRange(0, 8).Draw(t, "tombstone"))})
 			case "load":
-				begun := h.beginLoad()
-				f := finding{step: s, mark: uint64(rapid.IntRange(0, 8).Draw(t, "mark")), gone: rapid.Bool().Draw(t, "gone")}
+				f := finding{step: s, mark: uint64(rapid.IntRange(0, 8).Draw(t, "mark")), gone: uint64(rapid.IntRange(0, 8).Draw(t, "gone"))}
 				for _, tok := range tokens {
 					if tok.owner == owner(h) && tok.step == s && rapid.Bool().Draw(t, "this one") {
 						f.tok = tok
 					}
 				}
-				h.takeOver(begun, []finding{f})
+				f.version = f.gone
+				if f.tok != nil {
+					f.version = f.tok.stamp()
+				}
+				h.takeOver(h.now(), []finding{f})
+				epochs[h] = h.now()
+				if tok := h.current(s, nil, noon); tok != nil && tok.stamp() <= f.gone {
+					t.Fatalf("%s outlived the tombstone %d", tok.tok.AccessToken, f.gone)
+				}
 			}
 
 			for _, l := range all {
@@ -663,7 +838,13 @@ func TestLedgerKeepsItsInvariants(t *testing.T) {
 					if now[i] < marks[l][i] {
 						t.Fatalf("the mark of %s fell from %d to %d", s.Name, marks[l][i], now[i])
 					}
-					e := l.entries[i]
+					if !l.owns(i) {
+						continue
+					}
+					e := l.entry(i)
+					if e.gone > e.spent || e.gone > now[i] {
+						t.Fatalf("a tombstone at %d, the mark at %d, spent %d", e.gone, now[i], e.spent)
+					}
 					if e.top < now[i] || e.token != nil && e.top < e.token.stamp() {
 						t.Fatalf("the top of %s is %d, mark %d, token %v", s.Name, e.top, now[i], e.token)
 					}
@@ -679,4 +860,29 @@ func TestLedgerKeepsItsInvariants(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A caller may have looked before a flight failed, and begin the next one.
+func TestFlightOfACallerWhoLookedBeforeAFailureAsksNobody(t *testing.T) {
+	sent := 0
+	p, err := NewPipeline(PipelineConfig{Steps: []Step{{Name: "user", Fetcher: FetcherFunc(func(context.Context, Input) (*Token, error) {
+		sent++
+		return nil, &AuthError{StatusCode: 401, Permanent: true}
+	})}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.Token(t.Context()); err == nil {
+		t.Fatal("no error")
+	}
+	late := func(d demand) error {
+		_, err := p.flights.flyUnlessCooling(t.Context(), p.graph.leaf, d)
+		return err
+	}
+	if err := late(demand{}); err == nil || sent != 1 {
+		t.Errorf("%v after %d requests, want the failure after 1", err, sent)
+	}
+	if err := late(demand{now: true}); err == nil || sent != 2 {
+		t.Errorf("%v after %d requests, want a failure after 2", err, sent)
+	}
 }

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -27,14 +28,35 @@ func (s Step) String() string {
 	}{{"Fetcher", s.Fetcher}, {"Refresh", s.Refresh}} {
 		switch f.fetcher.(type) {
 		case nil:
-		case *BodyFetcher, *HeaderFetcher:
+		case *HTTPFetcher:
 			fmt.Fprintf(&b, ", %s %v", f.name, f.fetcher)
 		default:
 			fmt.Fprintf(&b, ", %s %T", f.name, f.fetcher)
 		}
 	}
+	if s.Given != nil {
+		b.WriteString(", given")
+	}
+	if s.PerSubject {
+		b.WriteString(", per subject")
+	}
+	if s.AnswersChallenges {
+		b.WriteString(", answers challenges")
+	}
 	if s.TTL != 0 {
 		fmt.Fprintf(&b, ", TTL %v", s.TTL)
+	}
+	if s.ExpireEarly != 0 {
+		fmt.Fprintf(&b, ", ExpireEarly %v", s.ExpireEarly)
+	}
+	if s.Timeout != 0 {
+		fmt.Fprintf(&b, ", Timeout %v", s.Timeout)
+	}
+	if s.IdleLimit != 0 {
+		fmt.Fprintf(&b, ", IdleLimit %v", s.IdleLimit)
+	}
+	if s.Revoke != nil {
+		b.WriteString(", revoked")
 	}
 	return b.String() + ")"
 }
@@ -44,6 +66,12 @@ func (s Step) Format(f fmt.State, verb rune) { format.Text(f, verb, s.String()) 
 
 // MarshalJSON returns String as a JSON string.
 func (s Step) MarshalJSON() ([]byte, error) { return json.Marshal(s.String()) }
+
+// MarshalText returns String, for XML and the like.
+func (s Step) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// GobEncode is an error: what gob writes could be read back, secrets and all.
+func (s Step) GobEncode() ([]byte, error) { return nil, format.ErrGob }
 
 // LogValue returns String.
 func (s Step) LogValue() slog.Value { return slog.StringValue(s.String()) }
@@ -56,6 +84,12 @@ func (c PipelineConfig) String() string {
 			parts = append(parts, fmt.Sprintf(name+": "+format, value))
 		}
 	}
+	add(c.Subject != nil, "Subject", "%s", "set")
+	add(c.MaxSubjects != 0, "MaxSubjects", "%d", c.MaxSubjects)
+	add(c.Carry != nil, "Carry", "%s", "set")
+	add(c.SubjectLabel != nil, "SubjectLabel", "%s", "set")
+	add(c.MaxFetches != 0, "MaxFetches", "%d", c.MaxFetches)
+	add(c.Leaf != "", "Leaf", "%q", c.Leaf)
 	add(c.Storage != nil, "Storage", "%T", c.Storage)
 	add(c.KeyPrefix != "", "KeyPrefix", "%q", c.KeyPrefix)
 	add(c.RefreshFrom != "", "RefreshFrom", "%q", c.RefreshFrom)
@@ -65,6 +99,8 @@ func (c PipelineConfig) String() string {
 	add(c.CoolDown != 0, "CoolDown", "%v", c.CoolDown)
 	add(c.MaxCoolDown != 0, "MaxCoolDown", "%v", c.MaxCoolDown)
 	add(c.RefreshAhead != 0, "RefreshAhead", "%v", c.RefreshAhead)
+	add(c.RevokeReplaced != 0, "RevokeReplaced", "%v", c.RevokeReplaced)
+	add(c.KeepAnswers, "KeepAnswers", "%v", c.KeepAnswers)
 	add(c.Logger != nil, "Logger", "%T", c.Logger)
 	return "requestforge.PipelineConfig{" + strings.Join(parts, ", ") + "}"
 }
@@ -75,6 +111,12 @@ func (c PipelineConfig) Format(s fmt.State, verb rune) { format.Text(s, verb, c.
 // MarshalJSON returns String as a JSON string.
 func (c PipelineConfig) MarshalJSON() ([]byte, error) { return json.Marshal(c.String()) }
 
+// MarshalText returns String, for XML and the like.
+func (c PipelineConfig) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
+
+// GobEncode is an error: what gob writes could be read back, secrets and all.
+func (c PipelineConfig) GobEncode() ([]byte, error) { return nil, format.ErrGob }
+
 // LogValue returns String.
 func (c PipelineConfig) LogValue() slog.Value { return slog.StringValue(c.String()) }
 
@@ -82,7 +124,7 @@ func (c PipelineConfig) LogValue() slog.Value { return slog.StringValue(c.String
 func (p *Pipeline) String() string {
 	var names []string
 	if p.graph != nil { // else nobody made p
-		for _, s := range p.graph.steps {
+		for _, s := range slices.Concat(p.graph.given, p.graph.steps) {
 			names = append(names, strconv.Quote(s.Name))
 		}
 	}

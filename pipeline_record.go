@@ -10,29 +10,35 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"time"
+
+	"github.com/requestforge/requestforge/internal/challenge"
 )
 
-const (
-	// maxSkew is taken off a token's life for the time that a request
-	// needs and for clocks that differ; never more than a tenth of it.
-	maxSkew = 10 * time.Second
-
-	// minKeep is how long a leaf's record without a refresh token outlives
-	// its expiry: long enough for its mark to outlive every copy of it.
-	minKeep = time.Hour
-)
+// minKeep is how long the record of a step that is nobody's parent, without
+// a refresh token, outlives its expiry: long enough for its mark to outlive
+// every copy of it.
+const minKeep = time.Hour
 
 // records turns the records of a pipeline into tokens of its ledger, and tokens
 // into records.
 type records struct {
-	graph *graph
-	owner owner         // of the tokens
-	ahead time.Duration // PipelineConfig.RefreshAhead
+	graph  *graph
+	owner  owner         // of the tokens
+	suffix string        // of the owner's keys
+	ahead  time.Duration // PipelineConfig.RefreshAhead
+}
+
+// key returns the key of s, one of the owner's steps, in the storage.
+func (rs *records) key(s *step) string {
+	if !s.perSubject {
+		return s.key
+	}
+	return s.key + rs.suffix
 }
 
 // read makes a token of a record, or says why the record is none of s.
 func (rs *records) read(s *step, r *Record, now time.Time) (*held, error) {
-	if r.Key != s.key {
+	if r.Key != rs.key(s) {
 		return nil, errors.New("it was saved under another key")
 	}
 	if r.Stamp == 0 || r.Stamp > maxStamp {
@@ -64,18 +70,20 @@ func (rs *records) read(s *step, r *Record, now time.Time) (*held, error) {
 		issued = now
 	}
 	h := rs.hold(s, tok, issued, made)
-	h.tok.prov.accepted.Store(true) // by the process that saved it, as far as anybody knows
+	h.loaded, h.until = true, nanoseconds(r.Until)
+	h.askFor(challenge.Lasting(r.Challenge))
 	return h, nil
 }
 
 // write returns the record of h, without a stamp.
 func (rs *records) write(h *held) Record {
 	s := h.step
-	r := Record{Key: s.key, Token: h.tok, Issued: h.issued.Round(0), Lineage: make(map[string]uint64, len(s.ancestors))}
+	r := Record{Key: rs.key(s), Token: h.tok, Issued: h.issued.Round(0), Lineage: make(map[string]uint64, len(s.ancestors))}
+	r.Until, r.Challenge = h.ends(), h.asked()
 	for _, a := range s.ancestors {
 		r.Lineage[a.key] = h.stamps[a.index]
 	}
-	if h.tok.RefreshToken == "" && s == rs.graph.leaf {
+	if h.tok.RefreshToken == "" && !s.parent {
 		// A parent's mark goes with its record, and has to outlive
 		// whatever was made from it: that stays until replaced.
 		r.Keep = max(minKeep, h.tok.Expiry.Sub(h.issued))
@@ -85,9 +93,13 @@ func (rs *records) write(h *held) Record {
 
 // hold makes tok ready to be handed out. made holds the stamps.
 func (rs *records) hold(s *step, tok Token, issued time.Time, made stamps) *held {
-	tok.prov = newProvenance(&tok)
-	h := &held{owner: rs.owner, step: s, tok: &tok, issued: issued, stamps: made}
-	tok.prov.origin = h
+	one := &heldInOne{token: tok, held: held{owner: rs.owner, step: s, issued: issued, stamps: made}}
+	h := &one.held
+	h.tok = &one.token
+	one.prov.begin(h.tok)
+	one.prov.origin = h
+	h.tok.prov, h.tok.AccessToken = &one.prov, one.prov.text() // one text for both
+	defer h.watchUse()
 	// Beyond these years Unix nanoseconds overflow, or are 0. The first is
 	// never for our ends, the second long ago.
 	if tok.Expiry.IsZero() || tok.Expiry.Year() > 2200 {
@@ -109,9 +121,21 @@ func (rs *records) hold(s *step, tok Token, issued time.Time, made stamps) *held
 	return h
 }
 
-// sameToken reports whether r is what h was saved as.
+// nanoseconds is a bound in Unix nanoseconds; 0: none, or one so far that nothing lives as
+// long.
+func nanoseconds(t time.Time) int64 {
+	switch {
+	case t.IsZero() || t.Year() > 2200:
+		return 0
+	case t.Year() < 1971:
+		return 1
+	}
+	return t.UnixNano()
+}
+
+// sameToken reports whether r, which may be nil, is what h was saved as.
 func sameToken(r *Record, h *held) bool {
-	return r.Token.AccessToken == h.tok.AccessToken && r.Token.RefreshToken == h.tok.RefreshToken && r.Issued.Equal(h.issued)
+	return r != nil && r.Token.AccessToken == h.tok.AccessToken && r.Token.RefreshToken == h.tok.RefreshToken && r.Issued.Equal(h.issued)
 }
 
 // canonicalExtra gives extra the form that it has after a storage, so that a

@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
+	"net/http"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -118,42 +121,217 @@ func TestPipelineRefreshTokenSurvivesAnInvalidation(t *testing.T) {
 	require.Equal(t, 1, r.logins)
 }
 
-func TestPipelineRefreshFallsBackToFetcher(t *testing.T) {
+// What becomes of a refresh token: it is spent by nothing but its own refusal or a
+// crash, and a login is tried at once where the server says no to the request. After
+// an outcome that leaves open whether the token was spent, each fetch sends it once
+// more, and after a minute of that tries to log in before.
+func TestPipelineRefreshTokenDiesOfItsOwnRefusal(t *testing.T) {
 	dial := &net.OpError{Op: "dial", Err: errors.New("refused")}
 	read := &net.OpError{Op: "read", Err: errors.New("reset")}
+	said := requestforgePage(t)
+	page := func(status int) error { return said(status, "<!doctype html><html>blocked</html>") }
 	for name, c := range map[string]struct {
-		refuse            func(n int) error
-		refreshes, logins int
+		err    error
+		atOnce string // what the auth server is asked by the call that meets err
+		later  string // and by one half a minute later, when all is well
+		long   string // what it is asked in all by 10 calls, half a minute apart, while err lasts
 	}{
-		"invalid_grant":           {func(int) error { return &rf.AuthError{StatusCode: 400, Code: "invalid_grant", Permanent: true} }, 1, 2},
-		"a code of its own":       {func(int) error { return &rf.AuthError{StatusCode: 401} }, 1, 2},
-		"ambiguous network error": {func(int) error { return &rf.AuthError{Err: read} }, 1, 2},
-		"gateway timeout":         {func(int) error { return &rf.AuthError{StatusCode: 504} }, 1, 2},
-		"never reached, then ok": {func(n int) error {
-			if n == 1 {
-				return &rf.AuthError{Err: dial}
-			}
-			return nil
-		}, 2, 1},
-		"503, then ok": {func(n int) error {
-			if n == 1 {
-				return &rf.AuthError{StatusCode: 503}
-			}
-			return nil
-		}, 2, 1},
+		"invalid_grant":               {&rf.AuthError{StatusCode: 400, Code: "invalid_grant", Permanent: true}, "refresh-1 login", "refresh-2", "refresh-1 login"},
+		"invalid_grant in a 200":      {&rf.AuthError{StatusCode: 200, Code: "invalid_grant", Permanent: true}, "refresh-1 login", "refresh-2", "refresh-1 login"},
+		"the session has ended":       {&rf.AuthError{StatusCode: 400, Code: "login_required", Permanent: true}, "refresh-1 login", "refresh-2", "refresh-1 login"},
+		"a 401 without a code":        {&rf.AuthError{StatusCode: 401}, "refresh-1 login", "refresh-2", "refresh-1 login"},
+		"unsupported_grant_type":      {&rf.AuthError{StatusCode: 400, Code: "unsupported_grant_type", Permanent: true}, "refresh-1 login", "refresh-2", "refresh-1 login"},
+		"invalid_client":              {&rf.AuthError{StatusCode: 401, Code: "invalid_client", Permanent: true}, "refresh-1", "refresh-1", ten("refresh-1", 10)},
+		"a reset":                     {&rf.AuthError{Err: read}, "refresh-1", "refresh-1", ten("refresh-1", 3) + " login"},
+		"a reset, wrapped":            {fmt.Errorf("my fetcher: %w", &rf.AuthError{Err: read}), "refresh-1", "refresh-1", ten("refresh-1", 3) + " login"},
+		"a timeout":                   {&rf.AuthError{Err: context.DeadlineExceeded}, "refresh-1", "refresh-1", ten("refresh-1", 3) + " login"},
+		"a bad gateway":               {&rf.AuthError{StatusCode: 502}, "refresh-1", "refresh-1", ten("refresh-1", 3) + " login"},
+		"a portal's page":             {page(200), "refresh-1", "refresh-1", ten("refresh-1", 3) + " login"},
+		"a firewall's page":           {page(403), "refresh-1", "refresh-1", ten("refresh-1", 3) + " login"},
+		"a 401 page":                  {page(401), "refresh-1", "refresh-1", ten("refresh-1", 3) + " login"},
+		"a 401 called a page":         {said(401, "Unauthorized"), "refresh-1 login", "refresh-2", "refresh-1 login"},
+		"an empty 401 called a page":  {said(401, ""), "refresh-1 login", "refresh-2", "refresh-1 login"},
+		"a 200 that says no for good": {&rf.AuthError{StatusCode: 200, Permanent: true}, "refresh-1 login", "refresh-2", "refresh-1 login"},
+		"a portal's redirect":         {&rf.AuthError{StatusCode: 302}, "refresh-1", "refresh-1", ten("refresh-1", 10)},
+		"403":                         {&rf.AuthError{StatusCode: 403}, "refresh-1", "refresh-1", ten("refresh-1", 3) + " login"},
+		"404":                         {&rf.AuthError{StatusCode: 404}, "refresh-1", "refresh-1", ten("refresh-1", 3) + " login"},
+		"407":                         {&rf.AuthError{StatusCode: 407}, "refresh-1", "refresh-1", ten("refresh-1", 3) + " login"},
+		"503":                         {&rf.AuthError{StatusCode: 503}, "refresh-1", "refresh-1", ten("refresh-1", 10)},
+		"a server out of reach":       {&rf.AuthError{Err: dial}, "refresh-1", "refresh-1", ten("refresh-1", 10)},
+		"a reset before the send":     {&rf.AuthError{Unsent: true, Err: read}, "refresh-1", "refresh-1", ten("refresh-1", 10)},
+		"an error of the fetchers":    {errors.New("no idea"), "refresh-1", "refresh-1", ten("refresh-1", 10)},
+	} {
+		for _, lasts := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s/lasts=%v", name, lasts), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					var asked []string
+					bad, logins := true, 0
+					p := pipeline(t, rf.PipelineConfig{FetchRetries: -1, RefreshAhead: -1, Steps: []rf.Step{{
+						Name: "user",
+						Fetcher: rf.FetcherFunc(func(context.Context, rf.Input) (*rf.Token, error) {
+							asked = append(asked, "login")
+							logins++
+							return &rf.Token{AccessToken: "a", RefreshToken: fmt.Sprintf("refresh-%d", logins), Expiry: time.Now().Add(time.Hour)}, nil
+						}),
+						Refresh: rf.FetcherFunc(func(_ context.Context, in rf.Input) (*rf.Token, error) {
+							asked = append(asked, in.Previous.RefreshToken)
+							if bad {
+								return nil, c.err
+							}
+							return &rf.Token{AccessToken: "b", Expiry: time.Now().Add(time.Hour)}, nil
+						}),
+					}}})
+					mustToken(t, p)
+					time.Sleep(2 * time.Hour)
+					asked = nil
+					p.Token(t.Context())
+					if !lasts {
+						require.Equal(t, c.atOnce, strings.Join(asked, " "))
+						bad, asked = false, nil
+						time.Sleep(31 * time.Second)
+						_, err := p.Refresh(t.Context())
+						require.NoError(t, err)
+						require.Equal(t, c.later, strings.Join(asked, " "))
+						return
+					}
+					for range 9 {
+						time.Sleep(31 * time.Second)
+						p.Token(t.Context())
+					}
+					require.Equal(t, c.long, strings.Join(asked, " "))
+				})
+			})
+		}
+	}
+}
+
+// ten is n times what was asked.
+func ten(asked string, n int) string { return strings.TrimSpace(strings.Repeat(asked+" ", n)) }
+
+// requestforgePage returns errors of a fetcher that was answered by what calls itself a
+// page.
+func requestforgePage(t *testing.T) func(status int, body string) error {
+	return func(status int, body string) error {
+		client := &http.Client{Transport: roundTrip(func(req *http.Request) (*http.Response, error) {
+			resp := reply(req, status, "Content-Type", "text/html")
+			resp.Body = io.NopCloser(strings.NewReader(body))
+			return resp, nil
+		})}
+		_, err := (&rf.HTTPFetcher{URL: "https://auth.example.com/token", Client: client}).Fetch(t.Context(), rf.Input{})
+		require.Error(t, err)
+		return err
+	}
+}
+
+// An answer to a refresh with a token that is no good is an answer: another refresh token
+// in it ends the old one, and there is a login.
+func TestPipelineRefreshAnsweredByATokenThatIsNoGood(t *testing.T) {
+	for name, c := range map[string]struct {
+		refresh rf.Fetcher
+		later   string // what is asked after a login that has failed as well
+	}{
+		"rotated": {rf.FetcherFunc(func(context.Context, rf.Input) (*rf.Token, error) {
+			return &rf.Token{AccessToken: "b", RefreshToken: "new", Expiry: time.Now().Add(-1)}, nil
+		}), "login"},
+		"not rotated": {rf.FetcherFunc(func(context.Context, rf.Input) (*rf.Token, error) {
+			return &rf.Token{AccessToken: "b", Expiry: time.Now().Add(-1)}, nil
+		}), "refresh login"},
+		"rotated, over HTTP": {&rf.HTTPFetcher{URL: "https://auth.example/", Client: fetchAnswer(200, nil, `{"access_token":"b\nb","refresh_token":"new"}`)}, "login"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				r := &rotating{refuse: c.refuse}
-				p := pipeline(t, rf.PipelineConfig{Steps: []rf.Step{r.step()}, RefreshAhead: -1})
+				var asked []string
+				fail := false
+				p := pipeline(t, rf.PipelineConfig{RefreshAhead: -1, Steps: []rf.Step{{
+					Name: "user",
+					Fetcher: rf.FetcherFunc(func(context.Context, rf.Input) (*rf.Token, error) {
+						asked = append(asked, "login")
+						if fail {
+							return nil, errors.New("no")
+						}
+						return &rf.Token{AccessToken: "a", RefreshToken: "r", Expiry: time.Now().Add(time.Hour)}, nil
+					}),
+					Refresh: rf.FetcherFunc(func(ctx context.Context, in rf.Input) (*rf.Token, error) {
+						asked = append(asked, "refresh")
+						return c.refresh.Fetch(ctx, in)
+					}),
+				}}})
 				mustToken(t, p)
 				time.Sleep(2 * time.Hour)
-				require.Equal(t, "access-2", mustToken(t, p).AccessToken)
-				require.Equal(t, c.refreshes, r.refreshs)
-				require.Equal(t, c.logins, r.logins)
+				asked, fail = nil, true
+				_, err := p.Token(t.Context())
+				require.Error(t, err)
+				require.Equal(t, "refresh login", strings.Join(asked, " "))
+				time.Sleep(time.Hour)
+				asked, fail = nil, false
+				mustToken(t, p)
+				require.Equal(t, c.later, strings.Join(asked, " "))
 			})
 		})
 	}
+}
+
+// A login that fails uses up no refresh token: the next fetch sends it again. A passing
+// fault of the network asks for no person.
+func TestPipelineRefreshTokenIsSentAgainWhenTheLoginHasFailed(t *testing.T) {
+	for _, outage := range []time.Duration{time.Second, 50 * time.Second, 10 * time.Minute} {
+		synctest.Test(t, func(t *testing.T) {
+			r := &rotating{}
+			s := r.step()
+			login, people := s.Fetcher, 0
+			s.Fetcher = rf.FetcherFunc(func(ctx context.Context, in rf.Input) (*rf.Token, error) {
+				if people++; people > 1 {
+					return nil, errors.New("nobody is there")
+				}
+				return login.Fetch(ctx, in)
+			})
+			p := pipeline(t, rf.PipelineConfig{Steps: []rf.Step{s}, RefreshAhead: -1})
+			mustToken(t, p)
+			time.Sleep(2 * time.Hour)
+			begun := time.Now()
+			r.refuse = func(int) error {
+				if time.Since(begun) < outage {
+					return &rf.AuthError{Err: &net.OpError{Op: "read", Err: errors.New("reset")}}
+				}
+				return nil
+			}
+			for time.Since(begun) < outage+time.Minute {
+				p.Token(t.Context())
+				time.Sleep(time.Second)
+			}
+			require.Equal(t, "access-2", mustToken(t, p).AccessToken, outage)
+			require.Zero(t, r.reused)
+			if outage < time.Minute {
+				require.Equal(t, 1, people, "a person was asked for by an outage of %v", outage)
+			}
+		})
+	}
+}
+
+// Another process sends a refresh token that is in doubt here, and this one takes
+// over what that brings.
+func TestPipelineRefreshTokenInDoubtIsAnyProcesssToSend(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := &rotating{}
+		storage := rf.NewMemoryStorage()
+		cfg := rf.PipelineConfig{Steps: []rf.Step{r.step()}, Storage: storage, RefreshAhead: -1}
+		here, there := pipeline(t, cfg), pipeline(t, cfg)
+		mustToken(t, here)
+		time.Sleep(2 * time.Hour)
+		r.refuse = func(n int) error {
+			if n == 1 {
+				return &rf.AuthError{StatusCode: 504}
+			}
+			return nil
+		}
+		_, err := here.Token(t.Context())
+		require.Error(t, err)
+		require.Equal(t, "access-2", mustToken(t, there).AccessToken)
+		time.Sleep(31 * time.Second)
+		require.Equal(t, "access-2", mustToken(t, here).AccessToken)
+		require.Equal(t, 1, r.logins)
+		require.Zero(t, r.reused)
+	})
 }
 
 // An auth server that is down costs no login: the refresh token waits.
@@ -179,6 +357,7 @@ type faulty struct {
 	*rf.MemoryStorage
 	before func(op string) error                // called first; an error is returned
 	load   func([]rf.Entry) ([]rf.Entry, error) // changes what Load returns
+	after  func(*rf.Entry)                      // changes what Save returns
 	lock   func() (rf.Lease, bool, error)
 }
 
@@ -204,7 +383,11 @@ func (f *faulty) Save(ctx context.Context, key string, r rf.Record, seen uint64)
 	if err := f.call("Save"); err != nil {
 		return rf.Entry{}, err
 	}
-	return f.MemoryStorage.Save(ctx, key, r, seen)
+	e, err := f.MemoryStorage.Save(ctx, key, r, seen)
+	if f.after != nil && err == nil {
+		f.after(&e)
+	}
+	return e, err
 }
 
 func (f *faulty) Revoke(ctx context.Context, key string, stamp uint64) error {
@@ -214,11 +397,11 @@ func (f *faulty) Revoke(ctx context.Context, key string, stamp uint64) error {
 	return f.MemoryStorage.Revoke(ctx, key, stamp)
 }
 
-func (f *faulty) Delete(ctx context.Context, keys ...string) error {
+func (f *faulty) Delete(ctx context.Context, key string, seen uint64) (rf.Entry, error) {
 	if err := f.call("Delete"); err != nil {
-		return err
+		return rf.Entry{}, err
 	}
-	return f.MemoryStorage.Delete(ctx, keys...)
+	return f.MemoryStorage.Delete(ctx, key, seen)
 }
 
 func (f *faulty) TryLock(ctx context.Context, key string) (rf.Lease, bool, error) {
@@ -293,6 +476,27 @@ func TestPipelineStorageThatHangsIsGoneAround(t *testing.T) {
 	})
 }
 
+// What a replica shows can be old, and what a Load leaves out can be there. Whoever
+// has a new token then replaces an expired record by it.
+func TestPipelineLoadThatShowsTooLittleCostsAFetch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLogin()
+		l.life["user"] = time.Hour
+		p := pipeline(t, rf.PipelineConfig{Storage: blind{rf.NewMemoryStorage()}, KeyPrefix: "test", Steps: identified([]rf.Step{l.step("user")}), RefreshAhead: -1})
+		for n := 1; n < 5; n++ {
+			require.Equal(t, fmt.Sprint("user-", n), mustToken(t, p).AccessToken)
+			time.Sleep(2 * time.Hour)
+		}
+	})
+}
+
+// blind is a storage that saves and finds nothing.
+type blind struct{ *rf.MemoryStorage }
+
+func (blind) Load(_ context.Context, keys ...string) ([]rf.Entry, error) {
+	return make([]rf.Entry, len(keys)), nil
+}
+
 func TestPipelineStoredGarbageIsAMiss(t *testing.T) {
 	entry := func(r rf.Record) func([]rf.Entry) ([]rf.Entry, error) {
 		return func(e []rf.Entry) ([]rf.Entry, error) { e[0].Record = &r; return e, nil }
@@ -331,6 +535,20 @@ func TestPipelineStoredGarbageIsAMiss(t *testing.T) {
 			require.Equal(t, "user-1", mustToken(t, p).AccessToken)
 		})
 	}
+}
+
+// A number that no storage can have given kills no token to come.
+func TestPipelineVersionThatIsTooHighIsIgnored(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLogin()
+		p := pipeline(t, rf.PipelineConfig{Steps: identified([]rf.Step{l.step("user")}), KeyPrefix: "test", Storage: &faulty{
+			MemoryStorage: rf.NewMemoryStorage(),
+			load:          func(e []rf.Entry) ([]rf.Entry, error) { e[0].Gone = 1 << 60; return e, nil },
+		}})
+		require.Equal(t, "user-1", mustToken(t, p).AccessToken)
+		require.NoError(t, p.Forget(t.Context()))
+		require.Equal(t, "user-2", mustToken(t, p).AccessToken)
+	})
 }
 
 func TestPipelineWithoutALeaseNoStoredRefreshTokenIsSpent(t *testing.T) {
@@ -408,14 +626,75 @@ func TestPipelineRecordFromAClockAheadIsCorrected(t *testing.T) {
 func TestPipelineLostMarkIsWrittenBack(t *testing.T) {
 	l := newLogin()
 	l.takes = 0
-	storage := rf.NewMemoryStorage()
+	storage := newLossy()
 	p := pipeline(t, rf.PipelineConfig{Steps: l.chain(), Storage: storage})
 	mustToken(t, p)
 	require.NoError(t, p.InvalidateStep(t.Context(), "device"))
-	require.NoError(t, storage.Delete(t.Context(), "requestforge:device", "requestforge:app", "requestforge:user"))
+	storage.lose("requestforge:device", "requestforge:app", "requestforge:user")
 	mustToken(t, p)
 	entries, err := storage.Load(t.Context(), "requestforge:device")
 	require.NoError(t, err)
 	require.EqualValues(t, 1, entries[0].Mark)
 	require.EqualValues(t, 2, entries[0].Record.Stamp, "stamps keep rising")
+}
+
+// A storage that can't be read doesn't say whether a peer has sent the refresh token
+// meanwhile, or has logged out. The lease alone is no leave to send it.
+func TestPipelineRefreshTokenIsSentOnlyByWhatTheStorageSays(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server, storage := &rotating{}, rf.NewMemoryStorage()
+		blind := false
+		mine := pipeline(t, rf.PipelineConfig{Steps: []rf.Step{server.step()}, RefreshAhead: -1, Storage: &faulty{MemoryStorage: storage, before: func(op string) error {
+			if blind && op == "Load" {
+				return errDisk
+			}
+			return nil
+		}}})
+		peer := pipeline(t, rf.PipelineConfig{Steps: []rf.Step{server.step()}, RefreshAhead: -1, Storage: storage})
+		_, err := mine.Token(t.Context())
+		require.NoError(t, err)
+		time.Sleep(2 * time.Hour)
+		_, err = peer.Token(t.Context())
+		require.NoError(t, err)
+		blind = true
+		_, err = mine.Token(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, 0, server.reused)
+	})
+}
+
+// A peer's logout reaches the storage step by step. A refresh under way meanwhile comes
+// to nothing, but its refresh token is spent, although the logout of its own step is
+// still to come.
+func TestPipelineRefreshTokenOfADroppedAnswerIsSpent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server, storage := &rotating{}, rf.NewMemoryStorage()
+		var during func()
+		user := server.step()
+		user.DependsOn = []string{"app"}
+		refresh := user.Refresh
+		user.Refresh = rf.FetcherFunc(func(ctx context.Context, in rf.Input) (*rf.Token, error) {
+			tok, err := refresh.Fetch(ctx, in)
+			during()
+			return tok, err
+		})
+		app := rf.Step{Name: "app", Fetcher: rf.FetcherFunc(func(context.Context, rf.Input) (*rf.Token, error) {
+			return &rf.Token{AccessToken: "app"}, nil
+		})}
+		p := pipeline(t, rf.PipelineConfig{Steps: []rf.Step{app, user}, RefreshAhead: -1, Storage: &faulty{MemoryStorage: storage}})
+		_, err := p.Token(t.Context())
+		require.NoError(t, err)
+		time.Sleep(2 * time.Hour)
+		during = func() {
+			during = func() {}
+			_, err := storage.Delete(t.Context(), "requestforge:app", 1)
+			require.NoError(t, err)
+			require.NoError(t, p.InvalidateStep(t.Context(), "app")) // looks
+		}
+		_, err = p.Token(t.Context())
+		require.Error(t, err)
+		_, err = p.Token(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, 0, server.reused)
+	})
 }

@@ -1,53 +1,125 @@
-// What a resource server's refusal costs. Who is to blame for it, and how much
-// blaming is affordable, is the ledger's to say (pipeline_ledger.go).
+// The costs of a resource server's refusal. pipeline_blame.go decides who is to blame, and
+// how much blame is affordable.
 
 package requestforge
 
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/requestforge/requestforge/internal/refund"
 )
 
-// Invalidate is told that a resource server refused the token, and makes it
-// dead, with the token that it blames for it.
+// Invalidate handles the refusal of a token by a resource server: it invalidates the blamed
+// token and all tokens made from the blamed token. AuthTransport and [Use] call Invalidate;
+// few programs need to.
 //
-// A token that some server has accepted before was revoked: it goes alone, or
-// RefreshFrom's with all that was made from it. One that nothing ever
-// accepted was bad from the start: the n-th such refusal in a row blames the
-// ancestors at distance n, unless the storage has a newer token, which then
-// explains the refusal. A token that is dead or replaced already costs
-// nothing more, however often it is refused, and nil does nothing. A token
-// that isn't this pipeline's is compared with the current one by value.
+// The first refusal blames the token, or RefreshFrom's token if the refused token was made
+// from it. Each further refusal in a row, of a token of the same step, blames the ancestors
+// one distance further up, unless the storage has a newer token, which then explains the
+// refusal. A row ends when a server accepts a token of the step, as reported by
+// AuthTransport and Use. For a step without such reports, a token counts as accepted a
+// minute after its birth, or after 16 hand-outs. The latter is a guess, allowed 8 times at
+// once and once more each minute. A step that passes its parent's own token on blames the
+// parent first.
 //
-// Invalidations are bounded: three at once and one more every 10 s, not
-// counting those that a replay has proven right. Beyond that the token stays,
-// so a server that refuses everything for ever costs the auth server little.
+// A token already dead or replaced costs nothing more, however often it is refused, and nil
+// does nothing. The token may be any step's. A token from elsewhere is compared by value
+// with the current token of Token. Invalidate doesn't consider that a server may not know a
+// young token yet; AuthTransport does.
 //
-// Invalidate goes on when ctx ends. An error means that the storage may not
-// know of it; this process does.
+// Invalidations have two bounds for each step whose tokens are refused: three at once and
+// one more every 10 s, not counting refusals proven right by an accepted replay; and 80 at
+// once and one more each second, proven or not. Beyond the bounds the token stays. A server
+// that refuses everything, or takes each token once, thus costs the auth server little.
+//
+// Invalidate continues when ctx ends. An error means that the storage may not know of the
+// invalidation; this process does.
 func (p *Pipeline) Invalidate(ctx context.Context, rejected *Token) error {
+	return p.refused(ctx, p.graph.leaf, rejected)
+}
+
+// refused is Invalidate for the source of a step, which is nil without a step.
+func (p *Pipeline) refused(ctx context.Context, s *step, rejected *Token) error {
 	if rejected == nil {
 		return nil
 	}
 	ctx = context.WithoutCancel(ctx)
-	if s := p.ledger.doubt(rejected, time.Now()); s != nil {
-		// After an error, what this process knows has to do.
-		_, _ = p.shared.pull(ctx, []*step{s}, nil)
+	var first error
+	owners, leave := p.owners(ctx, s, rejected)
+	defer leave()
+	for _, sh := range owners {
+		if err := p.refusedBy(ctx, sh, s, rejected); err != nil && first == nil {
+			first = err
+		}
 	}
-	blamed, ignored := p.ledger.refuse(rejected, time.Now())
-	if ignored != nil {
+	return first
+}
+
+// owners are the owners of ledgers that the refusal of a token may change: the token's own
+// ledger, and, if the subject has been dropped from memory since, the ledger of the
+// context's subject, if that is the same subject or the token is unknown. A pipeline's own
+// storage holds nothing of a dropped subject and must not get anything. The caller calls
+// leave in the end.
+func (p *Pipeline) owners(ctx context.Context, s *step, rejected *Token) (owners []*shared, leave func()) {
+	own, leave := p.ledgerOf(rejected), func() {}
+	switch {
+	case own == p.ledger, own == nil && s != nil && !s.perSubject:
+		return []*shared{p.shared}, leave
+	}
+	sub, id := p.keptFor(ctx)
+	if own != nil && (p.subjects.own == nil || !own.dropped.Load()) {
+		events := p.events
+		if id != "" && keyOf(id) == own.whose {
+			events = events.of(id)
+		}
+		owners = append(owners, p.shared.below(own, events))
+	}
+	if sub != nil && &sub.ledger != own && (own == nil || sub.ledger.whose == own.whose) {
+		if fs, gone := p.flightsKept(id, sub); fs != nil {
+			owners, leave = append(owners, fs.shared), gone
+		}
+	}
+	return owners, leave
+}
+
+// ledgerOf returns the ledger of p with the token, or nil.
+func (p *Pipeline) ledgerOf(tok *Token) *ledger {
+	h, _ := tok.origin().(*held)
+	if h == nil {
+		return nil
+	}
+	if l, _ := h.owner.(*ledger); l != nil && l.graph == p.graph {
+		return l
+	}
+	return nil
+}
+
+func (p *Pipeline) refusedBy(ctx context.Context, sh *shared, s *step, rejected *Token) error {
+	if doubted := sh.ledger.doubt(s, rejected, refund.Due(ctx), time.Now()); doubted != nil {
+		// After an error, the knowledge of this process must suffice.
+		_, _ = sh.pull(ctx, doubted)
+	}
+	of, blamed, any := sh.ledger.refuse(s, rejected, time.Now())
+	suspected := slices.DeleteFunc(slices.Clone(blamed), func(b blame) bool { return sh.ledger.owns(b.step.index) })
+	blamed = slices.DeleteFunc(blamed, func(b blame) bool { return !sh.ledger.owns(b.step.index) })
+	switch {
+	case any:
+		refund.Charge(ctx, func() {
+			sh.ledger.refund(of)
+			if len(suspected) > 0 {
+				sh.ledger.prove(of.step, suspected)
+			}
+		})
+	case of != nil:
 		p.counters.refusalsIgnored.Add(1)
-		p.events.log(ctx, slog.LevelWarn, "refused too often; the token stays for now", ignored)
-	}
-	if blamed != nil {
-		refund.Charge(ctx, p.ledger.refund)
+		sh.events.log(ctx, slog.LevelWarn, "refused too often; the token stays for now", of.step)
 	}
 	var first error
 	for _, b := range blamed {
-		if err := p.shared.revoke(ctx, b); err != nil && first == nil {
+		if err := sh.revoke(ctx, b); err != nil && first == nil {
 			first = err
 		}
 	}

@@ -27,12 +27,13 @@ func TestPipelineAcceptanceEndsTheClimbOfTheBlame(t *testing.T) {
 			mustToken(t, p)
 			require.Equal(t, want, fmt.Sprint(l.fetches("device"), " ", l.fetches("app"), " ", l.fetches("user")))
 		}
-		refuse("1 2 2")
-		refuse("2 3 3")
+		refuse("1 1 2")
+		refuse("1 2 3")
+		refuse("2 3 4")
 		accept(t, p)
-		refuse("2 3 4") // it was revoked: it goes alone
-		refuse("2 4 5") // the first in a row again
-		refuse("3 5 6")
+		refuse("2 3 5") // the first in a row again
+		refuse("2 4 6")
+		refuse("3 5 7")
 	})
 }
 
@@ -41,7 +42,7 @@ func TestPipelineBlameTakesAllAncestorsOfADistance(t *testing.T) {
 	l := newLogin()
 	l.takes = 0
 	p := pipeline(t, rf.PipelineConfig{Steps: []rf.Step{l.step("root"), l.step("a", "root"), l.step("b", "root"), l.step("user", "a", "b")}})
-	for _, want := range []string{"1 2 2 2", "2 3 3 3"} {
+	for _, want := range []string{"1 1 1 2", "1 2 2 3", "2 3 3 4"} {
 		require.NoError(t, p.Invalidate(t.Context(), mustToken(t, p)))
 		mustToken(t, p)
 		require.Equal(t, want, fmt.Sprint(l.fetches("root"), " ", l.fetches("a"), " ", l.fetches("b"), " ", l.fetches("user")))
@@ -78,13 +79,15 @@ func TestAuthReplayThatFailsGivesNothingBack(t *testing.T) {
 		l := newLogin()
 		l.takes = 0
 		p := pipeline(t, rf.PipelineConfig{Steps: []rf.Step{l.step("user")}})
-		sends := 0
+		sends, sick := 0, true
 		rt := &rf.AuthTransport{Source: p, Origins: []string{host}, Base: status(func() int {
-			if sends++; sends%2 == 0 {
+			if sends++; !sick && sends%2 == 0 {
 				return 500
 			}
 			return 401
 		})}
+		get(t, rt, host) // from here on no young token is waited for
+		sends, sick = 0, false
 		for range 5 {
 			get(t, rt, host)
 		}
@@ -94,10 +97,11 @@ func TestAuthReplayThatFailsGivesNothingBack(t *testing.T) {
 
 // A server that breaks has not accepted the token.
 func TestAuthErrorOfTheServerIsNoAcceptance(t *testing.T) {
-	for code, want := range map[int]string{200: "1 2", 404: "2 2", 500: "2 2"} {
+	for code, want := range map[int]string{200: "1 3", 404: "2 3", 500: "2 3"} {
 		l := newLogin()
 		l.takes = 0
 		p := pipeline(t, rf.PipelineConfig{Steps: []rf.Step{l.step("app"), l.step("user", "app")}})
+		require.NoError(t, p.Invalidate(t.Context(), mustToken(t, p)))
 		get(t, &rf.AuthTransport{Source: p, Origins: []string{host}, Base: status(func() int { return code })}, host)
 		require.NoError(t, p.Invalidate(t.Context(), mustToken(t, p)))
 		mustToken(t, p)

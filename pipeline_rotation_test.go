@@ -7,13 +7,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
-	"strings"
-	"syscall"
 	"testing"
 	"testing/synctest"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -23,45 +19,47 @@ import (
 // A process holds a token that it has never used, when a peer renews it and
 // the server revokes it by that. Its refusal says nothing about the parent.
 func TestPipelineRefusalOfATokenThatAPeerReplacedBlamesNobody(t *testing.T) {
-	storage := rf.NewMemoryStorage()
-	apps, users, live := 0, 0, ""
-	replica := func() (*rf.Pipeline, *http.Client) {
-		user := rf.FetcherFunc(func(context.Context, rf.Input) (*rf.Token, error) {
-			users++
-			live = fmt.Sprintf("user-%d", users)
-			return &rf.Token{AccessToken: live, RefreshToken: "refresh-" + live}, nil
-		})
-		p := pipeline(t, rf.PipelineConfig{Storage: storage, Steps: []rf.Step{
-			{Name: "app", Fetcher: rf.FetcherFunc(func(context.Context, rf.Input) (*rf.Token, error) {
-				apps++
-				return &rf.Token{AccessToken: fmt.Sprintf("app-%d", apps)}, nil
-			})},
-			{Name: "user", DependsOn: []string{"app"}, Fetcher: user, Refresh: user},
-		}})
-		return p, &http.Client{Transport: &rf.AuthTransport{
-			Source: p, Origins: []string{"https://api.example.com"},
-			Base: sendFunc(func(req *http.Request) (*http.Response, error) {
-				if req.Header.Get("Authorization") != "Bearer "+live {
-					return answer(req, 401, nil), nil
-				}
-				return answer(req, 200, nil), nil
-			}),
-		}}
-	}
-	first, client := replica()
-	second, _ := replica()
-	mustToken(t, first)
-	mustToken(t, second)
-	require.NoError(t, second.InvalidateStep(t.Context(), "user"))
-	require.Equal(t, "user-2", mustToken(t, second).AccessToken)
+	synctest.Test(t, func(t *testing.T) {
+		storage := rf.NewMemoryStorage()
+		apps, users, live := 0, 0, ""
+		replica := func() (*rf.Pipeline, *http.Client) {
+			user := rf.FetcherFunc(func(context.Context, rf.Input) (*rf.Token, error) {
+				users++
+				live = fmt.Sprintf("user-%d", users)
+				return &rf.Token{AccessToken: live, RefreshToken: "refresh-" + live}, nil
+			})
+			p := pipeline(t, rf.PipelineConfig{Storage: storage, Steps: []rf.Step{
+				{Name: "app", Fetcher: rf.FetcherFunc(func(context.Context, rf.Input) (*rf.Token, error) {
+					apps++
+					return &rf.Token{AccessToken: fmt.Sprintf("app-%d", apps)}, nil
+				})},
+				{Name: "user", DependsOn: []string{"app"}, Fetcher: user, Refresh: user},
+			}})
+			return p, &http.Client{Transport: &rf.AuthTransport{
+				Source: p, Origins: []string{"https://api.example.com"},
+				Base: sendFunc(func(req *http.Request) (*http.Response, error) {
+					if req.Header.Get("Authorization") != "Bearer "+live {
+						return answer(req, 401, nil), nil
+					}
+					return answer(req, 200, nil), nil
+				}),
+			}}
+		}
+		first, client := replica()
+		second, _ := replica()
+		mustToken(t, first)
+		mustToken(t, second)
+		require.NoError(t, second.InvalidateStep(t.Context(), "user"))
+		require.Equal(t, "user-2", mustToken(t, second).AccessToken)
 
-	resp, err := client.Get("https://api.example.com/")
-	require.NoError(t, err)
-	resp.Body.Close()
-	require.Equal(t, 200, resp.StatusCode)
-	require.Equal(t, 1, apps)
-	require.Equal(t, 2, users)
-	require.Equal(t, "user-2", mustToken(t, second).AccessToken)
+		resp, err := client.Get("https://api.example.com/")
+		require.NoError(t, err)
+		resp.Body.Close()
+		require.Equal(t, 200, resp.StatusCode)
+		require.Equal(t, 1, apps)
+		require.Equal(t, 2, users)
+		require.Equal(t, "user-2", mustToken(t, second).AccessToken)
+	})
 }
 
 // unsteady fails the next calls of Save.
@@ -107,42 +105,4 @@ func TestPipelineRotatedRefreshTokenIsSavedByMoreThanOneTry(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, 7, storage.failures)
 	})
-}
-
-// A fetcher may wrap the error of another one, and say that nothing was sent.
-func TestPipelineRefreshTokenIsSpentUnlessNothingWasSent(t *testing.T) {
-	reset := &net.OpError{Op: "read", Err: syscall.ECONNRESET}
-	for name, c := range map[string]struct {
-		err  error
-		used string // by the requests to the auth server, in order
-	}{
-		"a reset, wrapped":      {fmt.Errorf("my fetcher: %w", &rf.AuthError{Err: reset}), "login refresh-1 login"},
-		"a reset before a send": {&rf.AuthError{Unsent: true, Err: reset}, "login refresh-1 refresh-1"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				var used []string
-				p := pipeline(t, rf.PipelineConfig{FetchRetries: -1, Steps: []rf.Step{{
-					Name: "user",
-					Fetcher: rf.FetcherFunc(func(context.Context, rf.Input) (*rf.Token, error) {
-						used = append(used, "login")
-						return &rf.Token{AccessToken: "a", RefreshToken: fmt.Sprintf("refresh-%d", len(used)), Expiry: time.Now().Add(time.Minute)}, nil
-					}),
-					Refresh: rf.FetcherFunc(func(_ context.Context, in rf.Input) (*rf.Token, error) {
-						used = append(used, in.Previous.RefreshToken)
-						if len(used) == 2 {
-							return nil, c.err
-						}
-						return &rf.Token{AccessToken: "b", Expiry: time.Now().Add(time.Minute)}, nil
-					}),
-				}}})
-				mustToken(t, p)
-				time.Sleep(2 * time.Minute)
-				p.Token(t.Context())
-				time.Sleep(10 * time.Second) // the cool-down of a failure is over
-				mustToken(t, p)
-				require.Equal(t, c.used, strings.Join(used, " "))
-			})
-		})
-	}
 }

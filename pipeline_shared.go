@@ -1,83 +1,218 @@
-// What processes that share a storage tell each other: tokens, revocations (also
-// while a token still looks live here) and failures. pipeline_store.go bounds the
-// calls of the storage.
+// What processes with one storage share: tokens, revocations (also of tokens that still
+// look live here) and failures. pipeline_store.go bounds the calls of the storage.
 
 package requestforge
 
 import (
 	"context"
-	"crypto/pbkdf2"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
-	"sync"
-	"sync/atomic"
+	"slices"
+	"strconv"
 	"time"
-	"weak"
 
 	"github.com/requestforge/requestforge/internal/flight"
-	"github.com/requestforge/requestforge/internal/redact"
 )
-
-// recheckEvery is the most that another process's revocation takes to be seen
-// here without a push; the last third is jitter.
-const recheckEvery = 30 * time.Second
 
 var errForgot = errors.New("everything was forgotten while the token was being fetched")
 
-// shared keeps a ledger in step with the storage.
+// shared synchronizes the ledger of the shared steps, or of a subject, with the storage.
+// Immutable: each caller of a subject gets a new shared over the subject's ledger.
 type shared struct {
 	graph    *graph
 	ledger   *ledger
+	up       *shared // of the shared steps; nil: this value belongs to the shared steps
 	records  *records
 	store    *store
 	events   eventLog
 	counters *counters
-
-	rechecking atomic.Bool // see recheck
+	news     func(l *ledger) // called when there may be a reason to look at the storage later
 }
 
-// pull loads the records and marks of steps and takes them over, unless everything
-// is forgotten meanwhile. A mark that the storage has lost is written back. A key
-// in deleted was deleted by some process. If the key is still empty, that was a
-// logout, and the step's tokens die here, too.
-func (sh *shared) pull(ctx context.Context, steps []*step, deleted map[string]bool) ([]Entry, error) {
+// below returns the shared for the ledger of a subject.
+func (sh *shared) below(l *ledger, events eventLog) *shared {
+	own := *sh
+	own.up, own.ledger, own.events = sh, l, events
+	own.records = &records{graph: sh.graph, owner: l, suffix: l.whose.suffix(), ahead: sh.records.ahead}
+	return &own
+}
+
+// pulled is the result of a pull: the present version of the first step's entry, and the
+// epochs at the beginning and the end, which differ if the pull brought news of a logout.
+type pulled struct {
+	version  uint64
+	from, to int
+}
+
+// pull loads the entries of steps and takes them over, unless the process forgets
+// meanwhile. It writes back marks and tombstones that the storage has lost or never got.
+// Steps may belong to the ledger above, except the first.
+func (sh *shared) pull(ctx context.Context, steps ...*step) (pulled, error) {
+	asks := []*ask{sh.ask(steps)}
+	if sh.up != nil && sh.store.shared && len(asks[0].steps) < len(steps) { // else the ledger above knows all entries
+		asks = append(asks, sh.up.ask(steps))
+	}
+	if err := sh.store.loadFor(ctx, asks); err != nil {
+		return pulled{}, err
+	}
+	if len(asks) > 1 { // the shared tokens come before tokens made from them
+		if _, err := asks[1].take(ctx); err != nil {
+			return pulled{}, err
+		}
+	}
+	p, err := asks[0].take(ctx)
+	if err == nil {
+		sh.news(sh.ledger)
+	}
+	return p, err
+}
+
+// ask is what a ledger asks of the storage.
+type ask struct {
+	sh      *shared
+	steps   []*step
+	begun   int // epoch
+	entries []Entry
+}
+
+// ask returns the question of sh's ledger: its own steps among steps.
+func (sh *shared) ask(steps []*step) *ask {
+	own := slices.DeleteFunc(slices.Clone(steps), func(s *step) bool { return !sh.ledger.owns(s.index) })
+	return &ask{sh: sh, steps: own, begun: sh.ledger.now()}
+}
+
+// take takes over the entries, which are loaded.
+func (a *ask) take(ctx context.Context) (pulled, error) {
+	sh, now := a.sh, time.Now()
+	found := make([]finding, len(a.steps))
+	for i, s := range a.steps {
+		found[i] = sh.find(ctx, s, a.entries[i], now)
+	}
+	lacks, epoch, ok := sh.ledger.takeOver(a.begun, found)
+	if !ok {
+		return pulled{}, errForgot
+	}
+	for _, l := range lacks {
+		// store counts errors, and the next load finds the same lack.
+		if l.mark > 0 {
+			_ = sh.mark(ctx, l.step, l.mark)
+		}
+		if l.bury {
+			if e, err := sh.bury(ctx, l.step, l.seen); err == nil {
+				a.entries[slices.Index(a.steps, l.step)] = e
+			}
+		}
+	}
+	return pulled{a.entries[0].Version(), a.begun, epoch}, nil
+}
+
+// loadFor loads the entries for asks, in one call.
+func (s *store) loadFor(ctx context.Context, asks []*ask) error {
+	var keys []string
+	for _, a := range asks {
+		keys = append(keys, a.sh.keys(a.steps)...)
+	}
+	entries, err := s.load(ctx, keys...)
+	if err != nil {
+		return err
+	}
+	for _, a := range asks {
+		a.entries, entries = entries[:len(a.steps):len(a.steps)], entries[len(a.steps):]
+	}
+	return nil
+}
+
+// key returns the key of a step in the storage.
+func (sh *shared) key(s *step) string { return sh.records.key(s) }
+
+// keys returns the keys of steps in the storage.
+func (sh *shared) keys(steps []*step) []string {
 	keys := make([]string, len(steps))
 	for i, s := range steps {
-		keys[i] = s.key
+		keys[i] = sh.key(s)
 	}
-	begun := sh.ledger.beginLoad()
-	entries, err := sh.store.load(ctx, keys...)
+	return keys
+}
+
+// buryTries is how often a Forget begins again because another process has logged
+// in meanwhile.
+const buryTries = 8
+
+var errNotGone = errors.New("others keep logging in")
+
+// bury replaces an entry of s that has the version seen, or a newer version, by a
+// tombstone. It returns the entry stored then.
+func (sh *shared) bury(ctx context.Context, s *step, seen uint64) (Entry, error) {
+	_, e, err := sh.remove(ctx, s, Entry{Gone: seen})
+	return e, err
+}
+
+// remove is bury for a loaded entry. before is the entry that the tombstone replaced.
+func (sh *shared) remove(ctx context.Context, s *step, found Entry) (before, now Entry, err error) {
+	seen := found.Version()
+	if seen == 0 {
+		seen = sh.ledger.topOf(s) // the storage may have lost entries that peers still hold
+	}
+	for range buryTries {
+		e, err := sh.store.delete(ctx, sh.key(s), seen)
+		if err != nil {
+			sh.ledger.buried(s, Entry{})
+			return Entry{}, e, err
+		}
+		if sh.ledger.buried(s, e) {
+			return found, e, nil
+		}
+		sh.hear(ctx, s, e, false)
+		found, seen = e, e.Version()
+	}
+	return Entry{}, Entry{}, errNotGone
+}
+
+// hear records the stamps in an entry without a usable record, see ledger.hear.
+func (sh *shared) hear(ctx context.Context, s *step, e Entry, logout bool) {
+	sh.ledger.hear([]finding{sh.find(ctx, s, e, time.Now())}, logout)
+}
+
+// forget replaces all entries of the ledger's steps by tombstones. A tombstone that can't
+// be written stays due: each later look tries again. forget returns the replaced entries,
+// in the order of the steps; nil if nothing could be loaded.
+func (sh *shared) forget(ctx context.Context) (removed []Entry, err error) {
+	steps := sh.ledger.own()
+	defer sh.news(sh.ledger)
+	entries, err := sh.store.load(ctx, sh.keys(steps)...)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("requestforge: this process has forgotten, others may not know yet: %w", err)
 	}
-	now := time.Now()
-	found := make([]finding, len(steps))
+	removed = make([]Entry, len(steps))
 	for i, s := range steps {
-		found[i] = sh.find(ctx, s, entries[i], now)
-		found[i].gone = deleted[s.key] && entries[i].Record == nil && entries[i].Mark == 0
+		sh.hear(ctx, s, entries[i], true)
 	}
-	lost, ok := sh.ledger.takeOver(begun, found)
-	if !ok {
-		return nil, errForgot
+	var errs []error
+	for i, s := range steps {
+		if mark := max(entries[i].Mark, sh.ledger.topOf(s)); mark > entries[i].Version() && entries[i].Version() > 0 {
+			// Known tokens may be above the stored entry: the tombstone has to be above
+			// those tokens, too.
+			_ = sh.mark(ctx, s, mark)
+		}
+		if removed[i], _, err = sh.remove(ctx, s, entries[i]); err != nil {
+			errs = append(errs, fmt.Errorf("requestforge: step %q: this process has forgotten, others may not know yet: %w", s.Name, err))
+		}
 	}
-	for _, l := range lost {
-		// store counts the error, and the next load finds the mark missing
-		// again.
-		_ = sh.store.revoke(ctx, l.step.key, l.mark)
-	}
-	sh.recheck()
-	return entries, nil
+	return removed, errors.Join(errs...)
 }
 
 // find reads the entry of a step.
 func (sh *shared) find(ctx context.Context, s *step, e Entry, now time.Time) finding {
 	f := finding{step: s}
+	if v := e.Version(); v <= maxStamp {
+		f.version = v
+	}
 	if e.Mark <= maxStamp {
 		f.mark = e.Mark
+	}
+	if e.Gone <= maxStamp {
+		f.gone = e.Gone
 	}
 	if e.Record == nil {
 		return f
@@ -89,185 +224,132 @@ func (sh *shared) find(ctx context.Context, s *step, e Entry, now time.Time) fin
 	return f
 }
 
-// ignored counts and logs a stored record that can't be used.
+// ignored counts and logs an unusable stored record.
 func (sh *shared) ignored(ctx context.Context, s *step, reason error) {
 	sh.counters.badRecords.Add(1)
 	sh.events.log(ctx, slog.LevelWarn, "stored record ignored", s, slog.Any("reason", reason))
 }
 
-// revoke tells the storage of a mark that the ledger has raised.
+// revoke stores a mark that the ledger has raised.
 func (sh *shared) revoke(ctx context.Context, b blame) error {
 	sh.counters.invalidations.Add(1)
 	sh.events.log(ctx, slog.LevelInfo, "token invalidated", b.step, slog.Uint64("stamp", b.stamp))
-	return sh.store.revoke(ctx, b.step.key, b.stamp)
+	return sh.mark(ctx, b.step, b.stamp)
 }
 
-// recheck begins to load all steps now and then, off the path of requests, for as
-// long as the leaf's token is live. The timer doesn't keep a dropped pipeline
-// alive, and stops then.
-func (sh *shared) recheck() {
-	if !sh.store.shared || sh.ledger.ready(sh.graph.leaf) == nil || !sh.rechecking.CompareAndSwap(false, true) {
-		return
+// mark stores the mark of s. After a failure, a later look writes the mark.
+func (sh *shared) mark(ctx context.Context, s *step, stamp uint64) error {
+	err := sh.store.revoke(ctx, sh.key(s), stamp)
+	if sh.ledger.told(s, err == nil); err != nil {
+		sh.news(sh.ledger)
 	}
-	held := weak.Make(sh)
-	var look func()
-	look = func() {
-		sh := held.Value()
-		if sh == nil {
-			return
-		}
-		if h := sh.ledger.ready(sh.graph.leaf); h == nil || !h.fresh(time.Now()) {
-			sh.rechecking.Store(false)
-			if sh.ledger.ready(sh.graph.leaf) != h { // replaced meanwhile
-				sh.recheck()
-			}
-			return
-		}
-		sh.reload(context.Background(), nil)
-		time.AfterFunc(recheckWait(), look)
-	}
-	time.AfterFunc(recheckWait(), look)
+	return err
 }
 
-func recheckWait() time.Duration {
-	return recheckEvery - rand.N(recheckEvery/3) - time.Second // for the look itself
-}
+// printPatience is how long a caller waits for the beginning of the slow hash that tells
+// whether a peer's failure is about the same configuration. With many steps failing at
+// once, the hash may begin after minutes, since slow hashes run one at a time; then the
+// auth server is asked again. Once begun, the hash is waited for: even on a slow CPU, one
+// wrong secret costs one request.
+const printPatience = 500 * time.Millisecond
 
-// reload takes over what the storage knows of every step. For deleted see pull.
-func (sh *shared) reload(ctx context.Context, deleted map[string]bool) {
-	leaf := sh.graph.leaf
-	before := sh.ledger.ready(leaf)
-	if _, err := sh.pull(ctx, sh.graph.steps, deleted); err != nil {
-		return
-	}
-	if before != nil && sh.ledger.ready(leaf) == nil {
-		sh.events.log(ctx, slog.LevelInfo, "token invalidated by another process", leaf, slog.Uint64("stamp", before.stamp()))
-	}
-}
-
-// watcher listens to a storage that pushes, until it is stopped.
-type watcher struct {
-	stop context.CancelFunc
-	done chan struct{}
-}
-
-// watch starts a watcher.
-func (sh *shared) watch(w Watcher) *watcher {
-	ctx, stop := context.WithCancel(context.Background())
-	var (
-		mu      sync.Mutex
-		changed = map[string]bool{} // guarded by mu
-		wake    = make(chan struct{}, 1)
-	)
-	note := func(key string) {
-		mu.Lock()
-		changed[key] = true
-		mu.Unlock()
-		select {
-		case wake <- struct{}{}:
-		default:
-		}
-	}
-	var both sync.WaitGroup
-	both.Go(func() {
-		pause := time.Second
-		for ctx.Err() == nil {
-			begun := time.Now()
-			// Bounded by nothing: it is for what a crash becomes.
-			_, err := flight.Bounded(context.WithoutCancel(ctx), func(context.Context) (struct{}, error) {
-				return struct{}{}, w.Watch(ctx, sh.graph.keys(), note)
-			}, nil)
-			if ctx.Err() != nil {
-				return
-			}
-			if err == nil {
-				err = errors.New("it ended")
-			}
-			sh.store.errors.Add(1)
-			sh.events.log(ctx, slog.LevelWarn, "no pushes from the storage; looking now and then", nil, slog.Any("error", redact.Words(err)))
-			if time.Since(begun) > time.Minute {
-				pause = time.Second
-			}
-			select {
-			case <-time.After(pause/2 + rand.N(pause)):
-			case <-ctx.Done():
-			}
-			pause = min(2*pause, recheckEvery)
-		}
-	})
-	both.Go(func() {
-		for {
-			select {
-			case <-wake:
-			case <-ctx.Done():
-				return
-			}
-			mu.Lock()
-			keys := changed
-			changed = map[string]bool{}
-			mu.Unlock()
-			delete(keys, "") // something may have been missed; no sign of a logout
-			sh.reload(ctx, keys)
-		}
-	})
-	done := make(chan struct{})
-	go func() { both.Wait(); close(done) }()
-	return &watcher{stop, done}
-}
-
-var errPeer = errors.New("another process's fetch failed")
-
-// peerFailure returns a failure that another process has left for s, and
-// remembers it.
-func (sh *shared) peerFailure(ctx context.Context, s *step) *AuthError {
-	if sh.store.failures == nil {
+// peerFailure returns a failure of s left by another process, and remembers the failure. It
+// ignores failures older than the last logout, and failures of other secrets than the
+// present secrets of this process. Calls that ignore ctx count towards hanging.
+func (sh *shared) peerFailure(ctx context.Context, s *step, hanging *flight.Limit) *AuthError {
+	if sh.store.failures == nil || len(s.givens) > 0 { // who gave which token is unknown
 		return nil
 	}
-	peer, err := sh.store.loadFailure(ctx, s.key)
-	if err != nil || peer.Left <= 0 || peer.Fingerprint != s.fingerprint() {
+	peer, err := sh.store.loadFailure(ctx, sh.key(s))
+	if err != nil || peer.Left <= 0 {
 		return nil
 	}
-	now := time.Now()
-	fail := &failure{
-		err:   &AuthError{Step: s.Name, StatusCode: peer.StatusCode, Code: peer.Code, Permanent: peer.Permanent, Err: errPeer},
-		at:    now,
-		until: now.Add(min(peer.Left, max(maxRetryAfter, sh.ledger.maxCoolDown))),
+	read, same := sh.sameAs(ctx, s, peer, hanging)
+	if !same {
+		return nil
 	}
+	now, left := time.Now(), min(peer.Left, max(maxRetryAfter, sh.graph.maxCoolDown))
+	fail := &failure{err: peer.reported(s.Name), at: now, until: now.Add(left), read: read}
+	fail.err.Subject = sh.events.about
 	sh.ledger.failWith(s, fail, sh.store.timeout)
-	sh.events.log(ctx, slog.LevelWarn, "step cools down with another process", s, slog.Duration("for", peer.Left))
+	sh.events.log(ctx, slog.LevelWarn, "step cools down with another process", s, slog.Duration("for", left))
 	return fail.again(now)
 }
 
-// shareFailure leaves a failure of s for the other processes.
-func (sh *shared) shareFailure(ctx context.Context, s *step, f *failure) {
-	if sh.store.failures == nil {
-		return
+// sameAs reports whether this process would send the same request as the failed peer, and
+// with which changing secrets: a peer doesn't say whether it has logged in or refreshed.
+func (sh *shared) sameAs(ctx context.Context, s *step, peer Failure, hanging *flight.Limit) (read reading, same bool) {
+	gone, due := sh.ledger.tombstone(s)
+	if due {
+		return reading{}, false
 	}
-	sh.store.saveFailure(ctx, s.key, Failure{
-		Fingerprint: s.fingerprint(),
-		StatusCode:  f.err.StatusCode, Code: f.err.Code, Permanent: f.err.Permanent,
-		Left: f.until.Sub(f.at),
-	})
+	tried := make(map[sum]bool, 2)
+	for _, secrets := range []*secrets{s.secrets, s.refreshSecrets} {
+		read := secrets.bounded(ctx, hanging)
+		if read.bad || tried[read.sum] {
+			continue
+		}
+		tried[read.sum] = true
+		ours, err := sh.fingerprint(ctx, s, read.sum)
+		if err == nil && peer.Fingerprint == printAfter(ours, gone) {
+			return read, true
+		}
+	}
+	return reading{}, false
 }
 
-// fingerprint stands for the step's configuration, secrets included, so that
-// a failure is forgotten as soon as that changes. What can be learnt from it
-// is bounded twice: each guess at a password costs a slow hash, and of that
-// only 16 bits are left. One change in 65,536 goes unnoticed, for the length
-// of a cool-down.
-func (s *step) fingerprint() string {
-	s.printOnce.Do(func() {
-		config := fmt.Appendf(nil, "%q %q %v\n", s.Name, s.DependsOn, s.TTL)
-		for _, f := range []Fetcher{s.Fetcher, s.Refresh} {
-			config = fmt.Appendf(config, "%T ", f)
-			if d, ok := f.(interface{ describe() []byte }); ok {
-				config = append(config, d.describe()...)
-			}
-		}
-		sum, err := pbkdf2.Key(sha256.New, string(config), []byte(s.key), 200_000, sha256.Size)
-		if err == nil { // it fails for parameters that aren't these, under FIPS rules
-			s.print = hex.EncodeToString(sum[:2])
+// printAfter is the print of a failure after the logout gone.
+func printAfter(print string, gone uint64) string {
+	if gone == 0 {
+		return print
+	}
+	return print + "-" + strconv.FormatUint(gone, 10)
+}
+
+// fingerprint is the print of s, if the slow hash begins within printPatience.
+func (sh *shared) fingerprint(ctx context.Context, s *step, secrets sum) (string, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	timer := time.AfterFunc(printPatience, func() {
+		if !s.print.begun.Load() {
+			cancel()
 		}
 	})
-	return s.print
+	defer timer.Stop()
+	return s.fingerprint(ctx, secrets)
+}
+
+// shareFailure leaves a failure of s for other processes, and calls done when they can see
+// the failure, or if the slow hash doesn't begin within printPatience. Callers waiting for
+// the step get their error before, unless the step's fingerprint is known already: callers
+// never wait for a slow hash. A failure to read secrets isn't shared.
+func (sh *shared) shareFailure(ctx context.Context, s *step, f *failure, done func()) {
+	if sh.store.failures == nil || len(s.givens) > 0 || f.read.bad {
+		done()
+		return
+	}
+	share := func(ctx context.Context) {
+		defer done()
+		ours, err := s.fingerprint(ctx, f.read.sum)
+		if err != nil {
+			return
+		}
+		sh.store.saveFailure(ctx, sh.key(s), Failure{
+			Fingerprint: printAfter(ours, f.gone),
+			StatusCode:  f.err.StatusCode, Code: f.err.Code, Permanent: f.err.Permanent,
+			Left: f.until.Sub(f.at),
+		})
+	}
+	if s.print.ready(f.read.sum) {
+		share(ctx)
+		return
+	}
+	go func() {
+		ctx := context.WithoutCancel(ctx)
+		if _, err := sh.fingerprint(ctx, s, f.read.sum); err != nil {
+			done()
+			done = func() {}
+		}
+		share(ctx)
+	}()
 }

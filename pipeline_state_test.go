@@ -114,3 +114,95 @@ func TestPipelineStatePrintsNoSecret(t *testing.T) {
 		require.Equal(t, `"user" live, expires 2000-01-01T01:00:00Z`, state.Steps[0].LogValue().String())
 	})
 }
+
+// The label is what SubjectLabel makes of an ID, however long that is.
+func TestStateOfALabel(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		long := strings.Repeat("long", 100)
+		var o office
+		cfg := o.chain()
+		cfg.MaxSubjects = 3
+		cfg.SubjectLabel = func(id string) string { return "label-" + id[:1] }
+		o.refuse = func(step, subject string, _ rf.Input) error {
+			if subject == "bob" && step == "backend" {
+				return &rf.AuthError{StatusCode: 400, Code: "invalid_client", Permanent: true}
+			}
+			return nil
+		}
+		p := pipeline(t, cfg)
+		require.True(t, p.State(t.Context()).Labelled)
+		for _, user := range []string{"ann", "bob", long} {
+			_, err := p.Token(as(t.Context(), user))
+			require.Equal(t, user == "bob", err != nil, "%v", err)
+			time.Sleep(time.Second)
+		}
+		at := func(label string) []rf.StepState {
+			// Whose context it is doesn't matter.
+			return p.State(rf.WithSubjectLabel(as(t.Context(), "bob"), label)).Steps
+		}
+		for label, want := range map[string]rf.Status{"label-a": rf.StatusLive, "label-b": rf.StatusCooling, "label-l": rf.StatusLive} {
+			steps := at(label)
+			require.Equal(t, rf.StatusLive, steps[0].Status, "the shared step is as for everybody")
+			require.Equal(t, rf.StatusLive, steps[1].Status)
+			require.Equal(t, want, steps[2].Status)
+			require.Nil(t, steps[2].Subjects)
+		}
+		require.Equal(t, "label-b", at("label-b")[2].LastError.Subject)
+		for _, label := range []string{"ann", "label-", "label-c", ""} {
+			require.Empty(t, at(label)[2].Subjects)
+			require.NotNil(t, at(label)[2].Subjects, "none of them is counted")
+		}
+
+		// Two of one label are counted, and whoever is dropped isn't.
+		_, err := p.Token(as(t.Context(), "bea"))
+		require.NoError(t, err)
+		require.Equal(t, map[rf.Status]int{rf.StatusCooling: 1, rf.StatusLive: 1}, at("label-b")[2].Subjects)
+		require.Empty(t, at("label-a")[2].Subjects, "ann was idle longest")
+		for _, user := range []string{"ann", "amy", "abe"} {
+			_, err := p.Token(as(t.Context(), user))
+			require.NoError(t, err)
+		}
+		require.Empty(t, at("label-l")[2].Subjects)
+		require.Equal(t, map[rf.Status]int{rf.StatusLive: 3}, at("label-a")[2].Subjects)
+	})
+}
+
+func TestStateOfALabelWhereThereAreNone(t *testing.T) {
+	var o office
+	p := pipeline(t, o.chain())
+	tokenAs(t, p, as(t.Context(), "ann"))
+	state := p.State(rf.WithSubjectLabel(t.Context(), "ann"))
+	require.False(t, state.Labelled)
+	require.Empty(t, state.Steps[2].Subjects)
+
+	crashing := o.chain()
+	crashing.SubjectLabel = func(string) string { panic("no label") }
+	p = pipeline(t, crashing)
+	tokenAs(t, p, as(t.Context(), "ann"))
+	require.Empty(t, p.State(rf.WithSubjectLabel(t.Context(), "ann")).Steps[2].Subjects)
+}
+
+// Of many subjects the newest failure is shown.
+func TestStateOfManyHasTheNewestFailure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var o office
+		o.refuse = func(step, subject string, _ rf.Input) error {
+			if step == "user" && subject != "ann" {
+				return &rf.AuthError{StatusCode: map[string]int{"bob": 400, "cid": 401}[subject], Permanent: true}
+			}
+			return nil
+		}
+		p := pipeline(t, o.chain())
+		for _, user := range []string{"bob", "cid", "ann"} {
+			_, err := p.Token(as(t.Context(), user))
+			require.Equal(t, user != "ann", err != nil)
+			time.Sleep(time.Second)
+		}
+		s := p.State(t.Context()).Steps[1]
+		require.Equal(t, 401, s.LastError.StatusCode)
+		require.Equal(t, time.Now().Add(-2*time.Second), s.LastErrorAt)
+		require.Equal(t, map[rf.Status]int{rf.StatusCooling: 2, rf.StatusLive: 1}, s.Subjects)
+		s.LastError.StatusCode = 500 // the caller's own
+		require.Equal(t, 401, p.State(t.Context()).Steps[1].LastError.StatusCode)
+	})
+}

@@ -16,9 +16,8 @@ import (
 	"github.com/requestforge/requestforge/internal/unwrap"
 )
 
-// maxHanging is how many calls may hang in a storage that is deaf to its
-// context before further ones aren't tried.
-const maxHanging = 16
+// opUnlock is the call that is made even while others hang.
+const opUnlock = "Unlock"
 
 // store is a Storage behind those bounds.
 type store struct {
@@ -29,46 +28,51 @@ type store struct {
 	shared   bool // with other pipelines, maybe
 	events   eventLog
 
-	down    atomic.Bool  // the last call failed
-	hanging atomic.Int32 // calls that haven't returned
+	// outage is odd while the storage is down, and counts the changes. Only a call
+	// that began after a change can bring the next one: what is late says nothing
+	// about now.
+	outage  atomic.Uint64
+	hanging *flight.Limit // calls left behind
 	errors  atomic.Uint64
+	leases  leases // to be given back
 }
 
 // newStore returns a store over storage, which is shared unless it is the
 // pipeline's own.
 func newStore(storage Storage, timeout time.Duration, shared bool, events eventLog) *store {
-	s := &store{storage: storage, timeout: timeout, shared: shared, events: events}
+	s := &store{storage: storage, timeout: timeout, shared: shared, events: events, hanging: flight.NewLimit(maxHanging)}
+	s.leases.hanging = flight.NewLimit(maxHanging)
 	s.locker, _ = unwrap.Find[Locker](storage)
 	s.failures, _ = unwrap.Find[FailureStorage](storage)
 	return s
 }
 
-var errHanging = errors.New("earlier calls still hang")
+// patience is for calls of the storage that have no context.
+func (s *store) patience() time.Duration { return min(s.timeout, time.Minute) }
 
 // bounded runs one call of the storage. If caller is over before the call is,
 // that is no fault of the storage.
 func bounded[T any](caller context.Context, s *store, op string, call func(context.Context) (T, error), late func(T, error)) (T, error) {
-	var val T
 	if caller.Err() != nil {
-		return val, fmt.Errorf("requestforge: storage: %s: %w", op, context.Cause(caller))
+		var zero T
+		return zero, fmt.Errorf("requestforge: storage: %s: %w", op, context.Cause(caller))
 	}
 	if !s.shared {
 		return call(caller) // the pipeline's own memory, which neither fails nor hangs
 	}
 	ctx, cancel := context.WithTimeoutCause(caller, s.timeout, fmt.Errorf("no answer within StorageTimeout (%v): %w", s.timeout, context.DeadlineExceeded))
 	defer cancel()
-	err := errHanging
-	if s.hanging.Add(1) <= maxHanging {
-		val, err = flight.Bounded(ctx, func(ctx context.Context) (T, error) {
-			defer s.hanging.Add(-1)
-			return call(ctx)
-		}, late)
-	} else {
-		s.hanging.Add(-1)
+	limit, begun := s.hanging, s.outage.Load()
+	if op == opUnlock {
+		limit = s.leases.hanging
 	}
+	val, err := flight.Bounded(ctx, limit, call, late)
 	if err == nil {
-		if s.down.Load() && s.down.CompareAndSwap(true, false) {
+		if begun%2 == 1 && s.outage.CompareAndSwap(begun, begun+1) {
 			s.events.log(ctx, slog.LevelInfo, "the storage is back", nil)
+		}
+		if op != opUnlock {
+			s.giveBack(ctx)
 		}
 		return val, nil
 	}
@@ -78,7 +82,7 @@ func bounded[T any](caller context.Context, s *store, op string, call func(conte
 		return val, err
 	}
 	s.errors.Add(1)
-	if !s.down.Swap(true) {
+	if begun%2 == 0 && s.outage.CompareAndSwap(begun, begun+1) {
 		s.events.log(ctx, slog.LevelWarn, "the storage fails; going on without", nil, slog.Any("error", err))
 	}
 	return val, err
@@ -97,8 +101,8 @@ func (s *store) load(ctx context.Context, keys ...string) ([]Entry, error) {
 func (s *store) save(ctx context.Context, key string, r Record, seen uint64) (Entry, error) {
 	return bounded(ctx, s, "Save", func(ctx context.Context) (Entry, error) {
 		e, err := s.storage.Save(ctx, key, r, seen)
-		if r := e.Record; err == nil && (e.Mark > maxStamp || r != nil && (r.Token == nil || r.Key != key || r.Stamp == 0 || r.Stamp > maxStamp)) {
-			err = errors.New("the entry that it returned is no record of the key")
+		if err == nil && !e.valid(key) {
+			err = errors.New("the entry that it returned is none of the key")
 		}
 		return e, err
 	}, nil)
@@ -111,11 +115,23 @@ func (s *store) revoke(ctx context.Context, key string, stamp uint64) error {
 	return err
 }
 
-func (s *store) delete(ctx context.Context, keys ...string) error {
-	_, err := bounded(ctx, s, "Delete", func(ctx context.Context) (struct{}, error) {
-		return struct{}{}, s.storage.Delete(ctx, keys...)
+func (s *store) delete(ctx context.Context, key string, seen uint64) (Entry, error) {
+	return bounded(ctx, s, "Delete", func(ctx context.Context) (Entry, error) {
+		e, err := s.storage.Delete(ctx, key, seen)
+		if err == nil && !e.valid(key) {
+			err = errors.New("the entry that it returned is none of the key")
+		}
+		return e, err
 	}, nil)
-	return err
+}
+
+// valid reports whether a storage can have e under key.
+func (e Entry) valid(key string) bool {
+	if e.Mark > maxStamp || e.Gone > maxStamp {
+		return false
+	}
+	r := e.Record
+	return r == nil || r.Token != nil && r.Key == key && r.Stamp > 0 && r.Stamp <= maxStamp
 }
 
 func (s *store) loadFailure(ctx context.Context, key string) (Failure, error) {
@@ -130,26 +146,67 @@ func (s *store) saveFailure(ctx context.Context, key string, f Failure) {
 	}, nil)
 }
 
-func (s *store) tryLock(ctx context.Context, key string) (Lease, bool, error) {
-	lease, err := bounded(ctx, s, "TryLock", func(ctx context.Context) (Lease, error) {
-		lease, ok, err := s.locker.TryLock(ctx, key)
-		if err == nil && ok && lease == nil {
+// tryLock locks key if nobody holds that. A lock whose lease doesn't work, because
+// its Done panics or hangs, is given back, and an error.
+func (s *store) tryLock(ctx context.Context, key string) (*lease, error) {
+	got, err := bounded(ctx, s, "TryLock", func(ctx context.Context) (Lease, error) {
+		got, ok, err := s.locker.TryLock(ctx, key)
+		if err == nil && ok && got == nil {
 			err = errors.New("a lock without a lease")
 		}
 		if err != nil || !ok {
 			return nil, err
 		}
-		return lease, nil
-	}, func(lease Lease, err error) {
-		if lease != nil {
-			go s.unlock(context.WithoutCancel(ctx), lease) // nobody waits for it any more
+		return got, nil
+	}, func(got Lease, err error) {
+		if got != nil {
+			go s.unlock(ctx, &lease{Lease: got}) // nobody waits for it any more
 		}
 	})
-	return lease, lease != nil, err
+	if got == nil {
+		return nil, err
+	}
+	done, err := bounded(ctx, s, "Done", func(context.Context) (<-chan struct{}, error) { return got.Done(), nil }, nil)
+	l := &lease{got, done}
+	if err != nil {
+		s.unlock(ctx, l)
+		return nil, err
+	}
+	return l, nil
 }
 
-func (s *store) unlock(ctx context.Context, lease Lease) {
-	bounded(context.WithoutCancel(ctx), s, "Unlock", func(ctx context.Context) (struct{}, error) {
-		return struct{}{}, lease.Unlock(ctx)
+// unlock gives l back, and waits at most StorageTimeout for that. If the storage
+// fails, l is given back a little later, or as soon as a call of the storage works.
+func (s *store) unlock(ctx context.Context, l *lease) {
+	s.tryUnlock(ctx, &owedLease{lease: l})
+}
+
+func (s *store) tryUnlock(ctx context.Context, o *owedLease) {
+	_, err := bounded(context.WithoutCancel(ctx), s, opUnlock, func(ctx context.Context) (_ struct{}, err error) {
+		err = errors.New("a panic")
+		defer func() { // maybe long after the flight has left
+			if err != nil {
+				s.owe(ctx, o)
+			}
+		}()
+		err = o.Unlock(ctx)
+		return struct{}{}, err
 	}, nil)
+	if errors.Is(err, flight.ErrFull) {
+		s.owe(ctx, o)
+	}
+}
+
+// owe remembers o for a later try.
+func (s *store) owe(ctx context.Context, o *owedLease) {
+	if wait := s.leases.owe(o); wait > 0 {
+		time.AfterFunc(wait, func() { s.giveBack(ctx) })
+	}
+}
+
+// giveBack tries the leases that are owed once more.
+func (s *store) giveBack(ctx context.Context) {
+	for _, o := range s.leases.take() {
+		go s.tryUnlock(ctx, o)
+	}
 }

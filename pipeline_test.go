@@ -91,6 +91,14 @@ func (l *login) chain() []rf.Step {
 	return []rf.Step{l.step("device"), l.step("app", "device"), l.step("user", "app")}
 }
 
+// identified is steps that say who they log in as.
+func identified(steps []rf.Step) []rf.Step {
+	for i := range steps {
+		steps[i].Identity = "ann"
+	}
+	return steps
+}
+
 func mustToken(t *testing.T, p *rf.Pipeline) *rf.Token {
 	t.Helper()
 	tok, err := p.Token(t.Context())
@@ -230,8 +238,8 @@ func TestPipelineLateRefusalsOfOneTokenCostOneFetch(t *testing.T) {
 			require.NoError(t, p.Invalidate(t.Context(), old))
 			want := "user-2"
 			got := mustToken(t, p)
-			if i == 0 { // never accepted: the parent has the blame
-				require.Equal(t, 2, l.fetches("app"))
+			if i == 0 { // the first in a row: the leaf has the blame
+				require.Equal(t, 1, l.fetches("app"))
 			}
 			require.Equal(t, want, got.AccessToken)
 		}
@@ -430,7 +438,8 @@ func TestPipelineTransientFailureIsTriedAgainInTheFlight(t *testing.T) {
 		})
 		begun := time.Now()
 		require.Equal(t, "only-2", mustToken(t, pipeline(t, rf.PipelineConfig{Steps: []rf.Step{l.step("only")}})).AccessToken)
-		require.Equal(t, 3*time.Second, time.Since(begun), "Retry-After is obeyed")
+		require.GreaterOrEqual(t, time.Since(begun), 3*time.Second, "Retry-After is obeyed")
+		require.Less(t, time.Since(begun), 3750*time.Millisecond)
 
 		l = newLogin()
 		l.takes = 0
@@ -438,7 +447,8 @@ func TestPipelineTransientFailureIsTriedAgainInTheFlight(t *testing.T) {
 		_, err := pipeline(t, rf.PipelineConfig{Steps: []rf.Step{l.step("only")}}).Token(t.Context())
 		var auth *rf.AuthError
 		require.ErrorAs(t, err, &auth)
-		require.Equal(t, time.Minute, auth.RetryAfter, "too long for a flight: remembered instead")
+		require.GreaterOrEqual(t, auth.RetryAfter, time.Minute, "too long for a flight: remembered instead")
+		require.Less(t, auth.RetryAfter, 75*time.Second)
 		require.Equal(t, 1, l.fetches("only"))
 	})
 }
@@ -565,11 +575,11 @@ func TestPipelineStepRefusedByTheAuthServerBlamesItsParent(t *testing.T) {
 		var auth *rf.AuthError
 		require.ErrorAs(t, err, &auth)
 		require.Equal(t, 401, auth.StatusCode)
-		require.Equal(t, 5, l.fetches("user"))
+		require.Equal(t, 8, l.fetches("user"), "refused, and the young parent waited for in three more tries")
 		require.Equal(t, 3, l.fetches("app"))
 		time.Sleep(time.Minute)
 		p.Token(t.Context())
-		require.Equal(t, 6, l.fetches("user"))
+		require.Equal(t, 9, l.fetches("user"))
 		require.Equal(t, 3, l.fetches("app"))
 
 		// But not for ever: the next parent may be a good one.
@@ -605,24 +615,26 @@ func TestPipelineParentRevokedBeforeItEverWorkedIsReplaced(t *testing.T) {
 // RFC 8693 refuses a subject token with 400 and invalid_request, which doesn't
 // look like it.
 func TestPipelineParentRefusedBlamesTheParentWhateverTheStatus(t *testing.T) {
-	for name, refusal := range map[string]rf.AuthError{
-		"400":              {StatusCode: 400, Code: "invalid_request", ParentRefused: true},
-		"permanent":        {StatusCode: 400, Code: "invalid_grant", Permanent: true, ParentRefused: true},
-		"without a status": {ParentRefused: true},
-	} {
-		l := newLogin()
-		l.takes = 0
-		steps := l.chain()
-		user := steps[2].Fetcher
-		steps[2].Fetcher = rf.FetcherFunc(func(ctx context.Context, in rf.Input) (*rf.Token, error) {
-			if in.Parents["app"].AccessToken == "app-1" {
-				return nil, &refusal
-			}
-			return user.Fetch(ctx, in)
-		})
-		require.Equal(t, " app-2", mustToken(t, pipeline(t, rf.PipelineConfig{Steps: steps})).Extra["from"], name)
-		require.Equal(t, 1, l.fetches("device"), name)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		for name, refusal := range map[string]rf.AuthError{
+			"400":              {StatusCode: 400, Code: "invalid_request", ParentRefused: true},
+			"permanent":        {StatusCode: 400, Code: "invalid_grant", Permanent: true, ParentRefused: true},
+			"without a status": {ParentRefused: true},
+		} {
+			l := newLogin()
+			l.takes = 0
+			steps := l.chain()
+			user := steps[2].Fetcher
+			steps[2].Fetcher = rf.FetcherFunc(func(ctx context.Context, in rf.Input) (*rf.Token, error) {
+				if in.Parents["app"].AccessToken == "app-1" {
+					return nil, &refusal
+				}
+				return user.Fetch(ctx, in)
+			})
+			require.Equal(t, " app-2", mustToken(t, pipeline(t, rf.PipelineConfig{Steps: steps})).Extra["from"], name)
+			require.Equal(t, 1, l.fetches("device"), name)
+		}
+	})
 }
 
 func TestPipelinePermanentCodeBlamesNoParent(t *testing.T) {
@@ -663,7 +675,7 @@ func TestPipelineForgetLeavesNothing(t *testing.T) {
 		require.NoError(t, p.Forget(t.Context()))
 		entries, err := storage.Load(t.Context(), "requestforge:device", "requestforge:app", "requestforge:user")
 		require.NoError(t, err)
-		require.Equal(t, make([]rf.Entry, 3), entries)
+		require.Equal(t, []rf.Entry{{Gone: 2}, {Gone: 2}, {Gone: 2}}, entries, "the tombstones")
 		require.Equal(t, "user-2", mustToken(t, p).AccessToken)
 		require.Equal(t, 2, l.fetches("device"))
 
@@ -698,7 +710,7 @@ func TestPipelineBlameClimbsWhileNothingIsAccepted(t *testing.T) {
 		counts := func() string {
 			return fmt.Sprint(l.fetches("device"), " ", l.fetches("app"), " ", l.fetches("user"))
 		}
-		for _, want := range []string{"1 2 2", "2 3 3", "3 4 4", "3 4 4", "3 4 4"} {
+		for _, want := range []string{"1 1 2", "1 2 3", "2 3 4", "2 3 4", "2 3 4"} {
 			require.NoError(t, p.Invalidate(t.Context(), mustToken(t, p)))
 			mustToken(t, p)
 			require.Equal(t, want, counts())
@@ -707,7 +719,7 @@ func TestPipelineBlameClimbsWhileNothingIsAccepted(t *testing.T) {
 		time.Sleep(10 * time.Second) // one drop more
 		require.NoError(t, p.Invalidate(t.Context(), mustToken(t, p)))
 		mustToken(t, p)
-		require.Equal(t, "4 5 5", counts())
+		require.Equal(t, "3 4 5", counts())
 	})
 }
 

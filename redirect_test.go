@@ -33,7 +33,7 @@ func newInternet(t *testing.T) *internet {
 		return func(w http.ResponseWriter, r *http.Request) {
 			io.Copy(io.Discard, r.Body)
 			token := "no"
-			if r.Header.Get("Authorization") == "Bearer s3cret" {
+			if strings.Contains(fmt.Sprint(r.Header, r.URL.RawQuery), "s3cret") {
 				token = "token"
 			}
 			n.mu.Lock()
@@ -45,6 +45,9 @@ func newInternet(t *testing.T) *internet {
 			}
 			code, to, _ := strings.Cut(rest, "/")
 			status, _ := strconv.Atoi(code)
+			if r.URL.RawQuery != "" { // as http.ServeMux does
+				to += "?" + r.URL.RawQuery
+			}
 			w.Header().Set("Location", to)
 			w.WriteHeader(status)
 		}
@@ -65,14 +68,46 @@ func newInternet(t *testing.T) *internet {
 	return n
 }
 
+// kindsOfPlaces are the kinds of places that a token can be in.
+var kindsOfPlaces = map[string][]rf.Place{
+	"nil":     nil,
+	"bare":    {{Header: "Authorization", Bare: true}},
+	"header":  {{Header: "X-Key"}},
+	"query":   {{Query: "key"}},
+	"cookie":  {{Cookie: "session"}},
+	"several": {{Cookie: "session"}, {Query: "key"}, {Header: "Authorization", Scheme: "Token"}},
+}
+
 // Along redirects the token goes to the origin of the caller's own first
 // request, if that is allowed, and never back to it after leaving. It makes no
-// difference that others are allowed, too.
+// difference that others are allowed, too, nor in which place the token is, nor that the
+// server repeats the query.
 func TestRedirectsTakeTheTokenNowhereElse(t *testing.T) {
 	n := newInternet(t)
+	for kind, places := range kindsOfPlaces {
+		redirectMatrix(t, n, kind, func(rt *rf.AuthTransport) { rt.Attach = places })
+	}
+	login := &http.Client{Transport: roundTrip(func(req *http.Request) (*http.Response, error) {
+		return reply(req, 200, "X-Token", "t-1", "Set-Cookie", "sid=s3cret; Path=/; Domain=example.com"), nil
+	})}
+	redirectMatrix(t, n, "cookies of the login", func(rt *rf.AuthTransport) {
+		rt.Source = pipeline(t, rf.PipelineConfig{Steps: []rf.Step{{Name: "web", Fetcher: &rf.HTTPFetcher{URL: host + "/login", TokenHeader: "X-Token", Cookies: true, Client: login}}}})
+		rt.Attach = []rf.Place{}
+	})
+	redirectMatrix(t, n, "Prepare", func(rt *rf.AuthTransport) {
+		rt.Attach = []rf.Place{}
+		rt.Prepare = func(out *http.Request, tok *rf.Token) error {
+			out.URL.RawQuery = "signature=" + tok.AccessToken
+			return nil
+		}
+	})
+}
+
+func redirectMatrix(t *testing.T, n *internet, kind string, set func(*rf.AuthTransport)) {
 	const first = "https://api.example.com"
 	for _, origins := range [][]string{{first}, {first, "https://*.example.com", "https://api.example.com:8443", "https://evil.test", "http://api.example.com"}, {rf.AnyOrigin}} {
 		rt := &rf.AuthTransport{Base: n.client, Source: static("s3cret"), Origins: origins, AllowPlaintext: true}
+		set(rt)
 		client := &http.Client{Transport: rt}
 		for _, status := range []int{301, 302, 303, 307, 308} {
 			for name, c := range map[string]struct {
@@ -105,8 +140,8 @@ func TestRedirectsTakeTheTokenNowhereElse(t *testing.T) {
 					}
 					require.NoError(t, err)
 					resp.Body.Close()
-					require.Equal(t, c.want, n.seen, "%v, %d, %s, body %q", origins, status, name, body)
-					require.NotContains(t, resp.Request.Header.Get("Authorization"), "s3cret")
+					require.Equal(t, c.want, n.seen, "%s, %v, %d, %s, body %q", kind, origins, status, name, body)
+					require.NotContains(t, fmt.Sprint(resp.Request.Header, resp.Request.URL, resp.Header), "s3cret")
 				}
 			}
 		}

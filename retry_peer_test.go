@@ -2,6 +2,7 @@ package requestforge_test
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net/http"
@@ -122,6 +123,65 @@ func TestRetryHasNoneOfThePeersFaults(t *testing.T) {
 			}
 			if base.closed > 0 {
 				return fmt.Sprintf("closed them %d times on giving up", base.closed)
+			}
+			return ""
+		},
+		"comes back at the very instant that all were told": func(t *testing.T, over wrap) string {
+			base := &retryBase{steps: []retryStep{retryAnswer(429, "Retry-After: 5"), retryAnswer(200), retryAnswer(429, "Retry-After: 5"), retryAnswer(200)}}
+			var waits []time.Duration
+			for range 2 {
+				start := time.Now()
+				resp, err := over(base).RoundTrip(newRetryRequest(t, "GET", nil))
+				wantRetryResponse(t, resp, err, 200)
+				waits = append(waits, time.Since(start))
+			}
+			if waits[0] == waits[1] {
+				return fmt.Sprintf("two callers after %v", waits)
+			}
+			return ""
+		},
+		"reads a date by a clock that isn't the server's": func(t *testing.T, over wrap) string {
+			server := time.Now().Add(-time.Hour).UTC()
+			base := &retryBase{steps: []retryStep{retryAnswer(503, "Date: "+server.Format(http.TimeFormat),
+				"Retry-After: "+server.Add(20*time.Second).Format(http.TimeFormat)), retryAnswer(200)}}
+			start := time.Now()
+			resp, err := over(base).RoundTrip(newRetryRequest(t, "GET", nil))
+			wantRetryResponse(t, resp, err, 200)
+			if got := time.Since(start); got < 19*time.Second {
+				return fmt.Sprintf("after %v, and the server had said 20s", got)
+			}
+			return ""
+		},
+		"doesn't wait at all if the server says 0": func(t *testing.T, over wrap) string {
+			base := &retryBase{steps: []retryStep{retryAnswer(429, "Retry-After: 0"), retryAnswer(200)}}
+			start := time.Now()
+			resp, err := over(base).RoundTrip(newRetryRequest(t, "GET", nil))
+			wantRetryResponse(t, resp, err, 200)
+			if time.Since(start) == 0 {
+				return "a busy loop"
+			}
+			return ""
+		},
+		"multiplies an outage": func(t *testing.T, over wrap) string {
+			base := &retryBase{steps: []retryStep{retryAnswer(503)}}
+			rt := over(base)
+			for range 1000 {
+				if resp, err := rt.RoundTrip(newRetryRequest(t, "GET", nil)); err == nil {
+					resp.Body.Close()
+				}
+			}
+			if got := len(base.sent); got > 1300 {
+				return fmt.Sprintf("%d sends for 1,000 requests", got)
+			}
+			return ""
+		},
+		"sends TLS again and again to a server that speaks none": func(t *testing.T, over wrap) string {
+			base := &retryBase{steps: []retryStep{retryFailure(tls.RecordHeaderError{Msg: "first record does not look like a TLS handshake"})}}
+			if _, err := over(base).RoundTrip(newRetryRequest(t, "GET", nil)); err == nil {
+				t.Fatal("no error")
+			}
+			if got := len(base.sent); got > 1 {
+				return fmt.Sprintf("%d sends", got)
 			}
 			return ""
 		},

@@ -39,8 +39,9 @@ type tallyLayer struct {
 
 func (l *tallyLayer) roundTrip(x *exchange, req *http.Request) (*http.Response, error) {
 	l.exchanges = append(l.exchanges, x)
-	x.replayed()
-	return leave(&l.tallyBase, x, req)
+	below := nextOf(&l.tallyBase)
+	x.replayed(&below)
+	return below.forward(x, req)
 }
 
 func TestRetryTellsForeignBasesOfLaterAttemptsOnly(t *testing.T) {

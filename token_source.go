@@ -1,5 +1,5 @@
-// What a source of tokens is, how the auth layer asks one, and the simplest one
-// there is. The usual one is pipeline.go's.
+// The interface of a source of tokens, the auth layer's calls of a source, and the simplest
+// source. The usual source is in pipeline.go.
 
 package requestforge
 
@@ -14,26 +14,26 @@ import (
 	"github.com/requestforge/requestforge/internal/roundtrip"
 )
 
-// TokenSource supplies the tokens of requests. A Pipeline is one.
+// TokenSource supplies the tokens of requests. A Pipeline is a TokenSource.
 //
 // Rules for implementers:
 //   - Both methods are safe for concurrent use.
-//   - Token returns a token that is live now, or an error, never neither. The
-//     token is shared: nobody changes it.
-//   - Token is on the path of every request. It honours ctx while it waits.
-//   - Invalidate is told the very token that was refused. A source whose
-//     current token is another one by then must keep that: refusals of one
-//     token arrive many times, and late. nil does nothing.
-//   - A source that has no other token to give returns the same one again;
-//     the refusal then goes back to the caller.
+//   - Token returns a live token, or an error, but never neither. The token is shared: no
+//     caller modifies the token.
+//   - Token is called for every request. Token honours ctx while waiting.
+//   - Invalidate gets the very token that was refused. A source whose current token is another
+//     token by then must keep the current token: refusals of the same token arrive many times,
+//     and late. Invalidate ignores a nil token.
+//   - A source without another token returns the same token again; the refusal then goes back
+//     to the caller.
 type TokenSource interface {
 	Token(ctx context.Context) (*Token, error)
 	Invalidate(ctx context.Context, rejected *Token) error
 }
 
-// StaticToken is a TokenSource that has tok and never another, for API keys
-// and the like. A refusal of it goes back to the caller. tok is copied; nil or
-// one that can't be sent is an error from Token.
+// StaticToken is a TokenSource that always returns tok, for API keys and the like. If tok is
+// refused, the refusal goes back to the caller. tok is copied. If tok is nil or can't be
+// sent, Token returns an error.
 func StaticToken(tok *Token) TokenSource {
 	if err := tok.validate(); err != nil {
 		return &staticSource{err: mistake.Final(fmt.Errorf("requestforge: StaticToken: %w", err))}
@@ -58,43 +58,64 @@ func (s *staticSource) Format(f fmt.State, verb rune) {
 	format.Text(f, verb, fmt.Sprintf("StaticToken(%v)", s.tok))
 }
 
-// readySource is a TokenSource that can say at once, without a context,
-// whether it has a live token.
+// readySource is a TokenSource that can return a live token at once, without waiting, if the
+// source has a live token.
 type readySource interface {
 	ready(ctx context.Context) *Token
 }
 
+// answerer is a TokenSource that may get another token after an API has challenged a token,
+// since the API asks for more than the token could show.
+type answerer interface {
+	// answers reports whether the source gets another token in the place of tok.
+	answers(tok *Token) bool
+	// answer returns the new token after a challenge with the parameters asked, see
+	// Input.Challenge. answer is called only for tokens for which answers returns true.
+	answer(ctx context.Context, tok *Token, asked map[string]string) (*Token, error)
+}
+
 var errNoToken = mistake.Final(errors.New("requestforge: the TokenSource returned neither a token nor an error"))
 
-// token asks src for the token of req. It honours req.Cancel beside the
-// context, as the transports of net/http do.
-func token(src TokenSource, req *http.Request) (*Token, error) {
-	var tok *Token
-	var err error
-	if roundtrip.Cancel(req) == nil {
-		tok, err = src.Token(req.Context())
-	} else {
-		tok, err = tokenUntilCancel(src, req)
-	}
+// tokenOf asks src for a token.
+func tokenOf(ctx context.Context, src TokenSource) (*Token, error) {
+	tok, err := src.Token(ctx)
 	if err == nil && tok == nil {
 		err = errNoToken
 	}
 	return tok, err
 }
 
-// tokenUntilCancel asks src for the token of a request with a Cancel channel.
-// http.Client sets that on each request if it has a Timeout, so the common case
-// has to be cheap.
+// token asks src for the token of req. token honours req.Cancel beside the context, as the
+// transports of net/http do.
+func token(src TokenSource, req *http.Request) (*Token, error) {
+	if roundtrip.Cancel(req) == nil {
+		return tokenOf(withoutSends(req.Context()), src)
+	}
+	return tokenUntilCancel(src, req)
+}
+
+// tokenUntilCancel asks src for the token of a request with a Cancel channel. http.Client
+// sets Cancel on each request if the client has a Timeout, so the common case has to be
+// cheap.
 func tokenUntilCancel(src TokenSource, req *http.Request) (*Token, error) {
 	if r, ok := src.(readySource); ok {
 		if tok := r.ready(req.Context()); tok != nil {
 			return tok, nil
 		}
 	}
-	ctx, cancel := context.WithCancel(req.Context())
+	return untilCancel(req, func(ctx context.Context) (*Token, error) { return tokenOf(ctx, src) })
+}
+
+// untilCancel returns the result of ask with a context that ends when the caller gives req
+// up, by the context or by Cancel.
+func untilCancel(req *http.Request, ask func(ctx context.Context) (*Token, error)) (*Token, error) {
+	ctx, cancel := context.WithCancel(withoutSends(req.Context()))
 	defer cancel()
+	if roundtrip.Cancel(req) == nil {
+		return ask(ctx)
+	}
 	if roundtrip.Over(req) {
-		cancel() // before the source can start a fetch for nobody
+		cancel() // before the source starts a fetch without a caller
 	}
 	done := roundtrip.Cancel(req)
 	go func() {
@@ -104,5 +125,5 @@ func tokenUntilCancel(src TokenSource, req *http.Request) (*Token, error) {
 		case <-ctx.Done():
 		}
 	}()
-	return src.Token(ctx)
+	return ask(ctx)
 }

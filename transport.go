@@ -1,9 +1,9 @@
-// Package requestforge makes an [http.Client] authenticate itself, also when
-// a token takes several calls that depend on each other.
+// Package requestforge makes an [http.Client] authenticate itself, even if the login takes
+// several calls that depend on each other.
 //
-// A request goes in without a token and comes out authenticated. The tokens
-// are fetched when they are first needed, shared by all callers, renewed
-// before they expire, and replaced when a server refuses one.
+// A request goes in without a token and comes out authenticated. Tokens are fetched at
+// first use, shared by all callers, renewed before they expire, and replaced when a server
+// refuses them.
 //
 //	http.Client ─► LoggingTransport ─► RetryTransport ─► AuthTransport ─► http.DefaultTransport
 //	                                                         │ Token, Invalidate
@@ -13,16 +13,16 @@
 //	                                                                        ▼
 //	                                                                     Storage
 //
-// Each layer is an [http.RoundTripper] that works alone, over any other one.
-// [NewTransport] builds the usual stack, with a base URL, from one [Config]:
+// Each layer is an [http.RoundTripper] that works alone, over any RoundTripper.
+// [NewTransport] builds the usual stack, with a base URL, from a [Config]:
 //
 //	tokens, err := requestforge.NewPipeline(requestforge.PipelineConfig{
 //		Steps: []requestforge.Step{
-//			{Name: "app", Fetcher: &requestforge.BodyFetcher{
+//			{Name: "app", Fetcher: &requestforge.HTTPFetcher{
 //				URL:  "https://auth.example.com/app",
 //				JSON: map[string]any{"key": appKey},
 //			}},
-//			{Name: "user", DependsOn: []string{"app"}, Fetcher: &requestforge.BodyFetcher{
+//			{Name: "user", DependsOn: []string{"app"}, Fetcher: &requestforge.HTTPFetcher{
 //				URL:        "https://auth.example.com/login",
 //				HeaderFrom: map[string]string{"Authorization": "app"},
 //				JSON:       map[string]any{"user": user, "password": password},
@@ -34,7 +34,7 @@
 //	}
 //	transport, err := requestforge.NewTransport(requestforge.Config{
 //		BaseURL: "https://api.example.com/v1",
-//		Tokens:  tokens,
+//		Source:  tokens,
 //		Retry:   requestforge.RetryPolicy{RetryMax: 3},
 //		Logger:  slog.Default(),
 //	})
@@ -44,34 +44,42 @@
 //	client := &http.Client{Transport: transport, Timeout: 30 * time.Second}
 //	resp, err := client.Get("/users") // https://api.example.com/v1/users
 //
-// Three words are used for three things: a token is refreshed, a request is
-// replayed after a server refused its token, and it is retried after a
-// failure.
+// A token is refreshed. A request is replayed after a server refused its token, and retried
+// after a failure.
 //
-// # Where a token goes
+// # The login
 //
-// Only to the origins that are named, or to that of the base URL; over plain
-// http only to this machine; and along a redirect never to another origin
-// than that of the caller's own first request. [Transport.Explain] says why a
-// request would, or would not, carry the token.
+// A [Pipeline] runs the login. Its [Step] values name their parents and have a [Fetcher]:
+// [HTTPFetcher] for an HTTP request described as data, the package oauth2source for OAuth,
+// [FetcherFunc] for anything else. [PipelineConfig.Subject] serves many users with one
+// Pipeline. A [Storage] shares tokens between processes. [Pipeline.Logout] ends the session.
 //
-// # What can be relied on
+// # The requests
 //
-// The caller's request is never changed and its body is closed exactly once.
-// A response comes back or an error, never both, and a 401 or 503 is a
-// response. Errors from below come back as they are. No token, password or
-// client secret, and nothing an auth server sent in a body, is in any error,
-// log record or printed value of this package; what a program writes into a
-// URL's path is its own affair.
+// [Config] and [Transport] put the layers together. [AuthTransport] puts tokens on requests
+// and replays refused requests, [RetryTransport] sends failed requests again, and
+// [LoggingTransport] writes a record of each request. [Use] and [Pipeline.Source] serve
+// protocols other than HTTP, and tokens of other steps.
 //
-// # Where to read on
+// # Where tokens go
 //
-// [Config] and [Transport] put it together; [LoggingTransport] is the
-// outermost layer. [AuthTransport] decides which requests carry a token and
-// what happens when one is refused, [Pipeline] which token is live and who
-// fetches it, [BodyFetcher] and [HeaderFetcher] how one step turns an
-// exchange into a token, [Storage] where tokens live, and [RetryTransport]
-// when a request is sent again.
+// A token goes only to the named origins, or to the origin of the base URL; over plain http
+// only to this machine; and along a redirect only to the origin of the caller's own first
+// request. [Transport.Explain] says why a request would, or would not, carry the token.
+//
+// # Guarantees
+//
+// The caller's request is never changed, and its body is closed exactly once. The result is
+// a response or an error, never both, and a 401 or 503 is a response. Errors from below come
+// back unchanged. No token, password or client secret, and nothing from an auth server's
+// body, is in any error, log record or printed value of this package. The path of a URL is
+// shown as the program wrote the path.
+//
+// # When something is wrong
+//
+// [AuthError] says which step failed, and [AuthError.Answer] what the server said.
+// [Pipeline.State] and [Pipeline.Stats] describe the steps, the attributes auth and gave_up
+// of a log record explain a request, and the package forgez shows all steps on a page.
 package requestforge
 
 import (
@@ -79,12 +87,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"net/http"
 	"net/url"
 	"slices"
 	"strings"
-	"unicode"
 
 	"github.com/requestforge/requestforge/internal/match"
 	"github.com/requestforge/requestforge/internal/mistake"
@@ -92,96 +98,120 @@ import (
 	"github.com/requestforge/requestforge/internal/roundtrip"
 )
 
-// Config describes a Transport: a base URL and the usual stack of layers.
-// The zero Config is a bare http.DefaultTransport. A Config holds no state
-// and may be copied; it prints and logs itself without secrets.
+// Config describes a Transport: a base URL and the usual stack of layers. The zero Config
+// is a bare http.DefaultTransport. A Config holds no state and may be copied; it prints and
+// logs itself without secrets.
 //
-// The fields from AuthRetry to MaxReplayBody shape the auth layer and are of
-// no use without Tokens, but NewTransport checks them all the same: a
-// program may leave Tokens out in a test and keep the rest.
+// The fields from AuthRetry to MaxReplayBody shape the auth layer. NewTransport checks
+// these fields even without Source: a test may leave out Source and keep the rest.
 type Config struct {
 	// Base sends the requests when all layers are done with them. Nil
 	// means http.DefaultTransport, looked up at each request.
 	Base http.RoundTripper
 
-	// BaseURL is put before request URLs that have neither scheme nor
-	// host: below "https://h/v1", both "/users" and "users" are
-	// "https://h/v1/users". It is an absolute http or https URL without
-	// user info, query and fragment. Empty means that URLs stay as they
-	// are.
+	// BaseURL is the base of request URLs without scheme and host: below "https://h/v1",
+	// both "/users" and "users" are "https://h/v1/users". BaseURL is an absolute http or
+	// https URL without user info, query and fragment. Empty means that URLs stay
+	// unchanged.
 	//
-	// Exactly one slash joins the two, so that no relative URL can change
-	// the host; one that tries ("//evil.example/x") is an error. The rest
-	// of it is sent as it is written: escapes stay, dot segments aren't
-	// resolved. A URL with an empty path is BaseURL itself, with or
-	// without its slash at the end.
+	// Exactly one slash joins base and path, so that no relative URL can change the host; a
+	// URL that tries ("//evil.example/x") is an error. The path is sent as written: escapes
+	// stay, dot segments aren't resolved. A URL with an empty path is BaseURL, with or
+	// without its trailing slash.
 	//
-	// http.Client doesn't know the host of a relative URL, so its Jar has
-	// no cookies for such a request, and an Authorization, Cookie or Host
-	// that the caller set stays behind at the first redirect.
+	// http.Client doesn't know the host of a relative URL. Its Jar therefore has no cookies
+	// for such a request, unless the Jar comes from Transport.Jar, and the caller's
+	// Authorization, Cookie and Host stay behind at the first redirect.
 	BaseURL string
 
-	// Tokens supplies the tokens: a *Pipeline, or another TokenSource.
-	// Nil means no auth layer.
-	Tokens TokenSource
+	// BaseURLFrom returns the base URL of a token, for an API whose address comes with the
+	// login, such as an instance URL in Extra. Each request below BaseURL with the token
+	// then goes to the same path below the token's base URL, whether the request's URL was
+	// relative or absolute. A replay goes to the base of its new token. Nil means BaseURL
+	// for all tokens.
+	//
+	// BaseURL stays required. The layers above, ExcludedPaths and Explain use BaseURL, and
+	// requests without a token go there. Its own origin needn't be among Origins, but the
+	// origin of each token's base URL must be. Otherwise, or if BaseURLFrom fails, panics
+	// or returns an invalid base URL, the request is an error and nothing is sent. The
+	// Request of a response has the sent URL, without credentials: redirects are judged by
+	// that URL, and the log shows it. A Jar sees the URL of the request.
+	//
+	// BaseURLFrom is called by several goroutines at once, once for each token of a
+	// Pipeline; it must not wait.
+	BaseURLFrom func(tok *Token) (string, error)
 
-	// AuthRetry says how often, and after which delay, a request is
-	// replayed whose token was refused. Nil means SimpleAuthRetry(1, 0):
+	// Source supplies the tokens: a *Pipeline, or another TokenSource.
+	// Nil means no auth layer.
+	Source TokenSource
+
+	// AuthRetry says how often, and after which delay, a refused request is replayed; so is
+	// a challenged request, if a step answers challenges. Nil means SimpleAuthRetry(1, 0):
 	// once, at once.
 	AuthRetry AuthRetryStrategy
 
-	// Refused reports whether a response means that the token was no
-	// good. Nil means that a 401 does, unless it says insufficient_scope.
-	// It must not close the body; see AuthTransport for how much of it
-	// may be read.
+	// Refused reports whether a response means a bad token. Nil means status 401, unless
+	// its challenge asks for more than another token of the same login would have. Refused
+	// must not close the body; see AuthTransport for how much of the body it may read.
 	Refused func(*http.Response) bool
 
-	// ExcludedPaths go without a token: exact paths ("/health") and
-	// patterns ("/public/*" for one segment, "/docs/**" for any number),
-	// all below the path of BaseURL if there is one. Nil means none.
+	// RefusedStatus lists further statuses that mean a bad token, such as 403 for some
+	// APIs. Only without Refused; see AuthTransport.
+	RefusedStatus []int
+
+	// ExcludedPaths go without a token: exact paths ("/health") and patterns ("/public/*"
+	// for one segment, "/docs/**" for any number), all below the path of BaseURL if set.
+	// Nil means none.
 	ExcludedPaths []string
 
-	// Origins is where the token may go: "https://api.example.com",
-	// "https://*.example.com" for its subdomains, or AnyOrigin. Empty
-	// means the origin of BaseURL; with neither, NewTransport fails. If
-	// it isn't empty, the origin of BaseURL has to be named like any
-	// other.
+	// Origins lists the origins that may get the token: "https://api.example.com",
+	// "https://*.example.com" for its subdomains, or AnyOrigin. Empty means the origin of
+	// BaseURL; without BaseURL, NewTransport fails. If Origins isn't empty, it must include
+	// the origin of BaseURL to allow it, unless BaseURLFrom says where requests go.
 	Origins []string
 
-	// AllowPlaintext lets the token travel over plain http to hosts other
-	// than this machine, for anyone on the way to read.
+	// AllowPlaintext lets the token travel over plain http to other hosts than this
+	// machine. Anyone on the way can then read the token.
 	AllowPlaintext bool
 
-	// Header carries the token. Empty means Authorization, with the
-	// token's type before it; in any other header the token stands bare.
-	Header string
+	// Attach, Prepare and Learn put the token on requests, and learn from responses; see
+	// AuthTransport. Nil Attach means Authorization, with the token's type before the
+	// token.
+	Attach  []Place
+	Prepare func(out *http.Request, tok *Token) error
+	Learn   func(resp *http.Response, tok *Token) (again bool)
 
-	// CallerHeader says what happens if the caller has set that header.
-	// The zero value, KeepCaller, sends the request as the caller made
-	// it.
-	CallerHeader CallerHeader
+	// OnConflict says what happens if the caller has set a place of the token. The zero
+	// value, KeepCaller, sends the request unchanged.
+	OnConflict Conflict
 
-	// MaxReplayBody bounds, in bytes, what is kept of a request body that
-	// has no GetBody, so that the request can be sent again; a longer one
-	// is sent once. It counts for replays and, unless Retry has a bound
-	// of its own, for retries. Zero means 64 KiB; negative means that
-	// nothing is kept.
+	// AuthTrace observes the auth layer's decisions about each request:
+	// AuthTransport.Trace. Nil means no trace.
+	AuthTrace *AuthTrace
+
+	// MaxReplayBody bounds, in bytes, the copy of a request body without GetBody that is
+	// kept to send the request again; a longer body is sent once. The bound holds for
+	// replays and, unless Retry has a bound, for retries. Zero means 64 KiB; negative means
+	// no copy.
 	MaxReplayBody int64
 
 	// Retry says which requests are sent again after a failure, and when.
-	// With a RetryMax of zero there is no retry layer, and an
-	// AttemptTimeout has no effect.
+	// With a RetryMax of zero, only an AttemptTimeout has an effect.
 	Retry RetryPolicy
 
-	// Logger gets one record for each request. Nil means no logging layer.
+	// Logger gets a record for each request. Nil means no logging layer.
 	Logger *slog.Logger
 
-	// LogHeaders adds the headers of request and response to the record;
-	// see LoggingTransport for what is shown of them.
+	// LogHeaders adds the headers of request and response to the record; see
+	// LoggingTransport for the values shown.
 	LogHeaders bool
+
+	// LogURL is how the record shows a URL: LoggingTransport.URL. Nil masks
+	// user info, query values and fragment, but not the path.
+	LogURL func(*url.URL) string
 }
 
-// The reasons that only a Transport has for sending no token.
+// The reasons of a Transport, in addition, for sending no token.
 const (
 	// ReasonNoTokens: there is no auth layer.
 	ReasonNoTokens Reason = "no token source is configured"
@@ -190,20 +220,17 @@ const (
 	ReasonRelativeURL Reason = "the URL can't be put below the base URL"
 )
 
-// Transport is an [http.RoundTripper] made of a base URL and the layers of
-// its Config, outermost first: logging, retry, auth. NewTransport makes one.
-// It is safe for concurrent use and must not be copied.
+// Transport is an [http.RoundTripper] made of a base URL and the layers of a Config,
+// outermost first: logging, retry, auth. Make a Transport with NewTransport. It is safe for
+// concurrent use and must not be copied.
 type Transport struct {
-	base   *url.URL // nil: URLs stay as they are
-	dir    string   // base.Path without the slashes at its end
-	rawDir string   // dir as it is escaped in base
-
+	base *baseURL       // nil: URLs stay as they are
 	top  next           // the outermost layer
-	auth *AuthTransport // the one in the stack; nil: none
+	auth *AuthTransport // in the stack; nil: no auth layer
 }
 
-// NewTransport builds the stack that cfg describes. Every mistake in cfg is
-// reported, all of them joined, each by the name of its field.
+// NewTransport builds the stack for cfg. The error joins all mistakes in cfg, each with the
+// name of its field.
 func NewTransport(cfg Config) (*Transport, error) {
 	var mistakes mistake.List
 	report := func(format string, args ...any) { mistakes.Addf("Config."+format, args...) }
@@ -215,12 +242,7 @@ func NewTransport(cfg Config) (*Transport, error) {
 		report("BaseURL %s", fault)
 	}
 	t := &Transport{base: base}
-	if base != nil {
-		escaped := base.EscapedPath()
-		t.rawDir = strings.TrimRight(escaped, "/")
-		t.dir = base.Path[:len(base.Path)-(len(escaped)-len(t.rawDir))]
-	}
-	auth := cfg.authLayer(base, t.dir, report)
+	auth := cfg.authLayer(base, report)
 	mistake.Each(auth.check(), func(text string) { report("%s", text) })
 	mistake.Each(cfg.Retry.check(), func(text string) { report("Retry.%s", text) })
 	if err := mistakes.Err(); err != nil {
@@ -228,57 +250,69 @@ func NewTransport(cfg Config) (*Transport, error) {
 	}
 
 	top := cfg.Base
-	if cfg.Tokens != nil {
+	if cfg.Source != nil {
 		t.auth, top = auth, auth
 	}
-	if cfg.Retry.RetryMax > 0 {
+	if !cfg.Retry.passive() {
 		policy := cfg.Retry
 		policy.MaxReplayBody = cmp.Or(policy.MaxReplayBody, cfg.MaxReplayBody)
 		top = &RetryTransport{Base: top, Policy: policy}
 	}
 	if cfg.Logger != nil {
-		top = &LoggingTransport{Base: top, Logger: cfg.Logger, Headers: cfg.LogHeaders}
+		top = &LoggingTransport{Base: top, Logger: cfg.Logger, Headers: cfg.LogHeaders, URL: cfg.LogURL}
 	}
 	t.top = nextOf(top)
 	return t, nil
 }
 
-// authLayer returns the auth layer that c describes, above paths below dir. If
-// there are no Tokens, the layer is good for a check of the other fields only.
-func (c *Config) authLayer(base *url.URL, dir string, report func(string, ...any)) *AuthTransport {
+// authLayer returns the auth layer for c, with excluded paths below base. Without a Source,
+// the layer only serves to check the remaining fields.
+func (c *Config) authLayer(base *baseURL, report func(string, ...any)) *AuthTransport {
 	auth := &AuthTransport{
 		Base:           c.Base,
-		Source:         c.Tokens,
-		Header:         c.Header,
+		Source:         c.Source,
+		Attach:         slices.Clone(c.Attach),
+		Prepare:        c.Prepare,
+		Learn:          c.Learn,
+		Trace:          c.AuthTrace,
 		ExcludedPaths:  slices.Clone(c.ExcludedPaths),
 		Origins:        slices.Clone(c.Origins),
 		AllowPlaintext: c.AllowPlaintext,
-		CallerHeader:   c.CallerHeader,
+		OnConflict:     c.OnConflict,
 		Retry:          c.AuthRetry,
 		Refused:        c.Refused,
+		RefusedStatus:  slices.Clone(c.RefusedStatus),
 		MaxReplayBody:  c.MaxReplayBody,
-		pathPrefix:     dir,
+	}
+	if base != nil {
+		auth.pathPrefix, auth.baseURL = base.dir, base.URL
+		if c.BaseURLFrom != nil {
+			auth.moves = &mover{base: base, from: c.BaseURLFrom}
+		}
 	}
 	if len(auth.Origins) == 0 {
 		auth.Origins = c.originsFrom(base, report)
 	}
 	switch {
-	case mistake.IsNil(c.Tokens):
-		report("Tokens: a nil %T; was the error of its constructor looked at?", c.Tokens)
-	case c.Tokens != nil && base != nil && base.Scheme == "http" && !c.AllowPlaintext && !match.Loopback(base):
-		report("BaseURL %q: the token would travel over plain http for anyone to read; use https, or set AllowPlaintext", redact.URL(base))
+	case mistake.IsNil(c.Source):
+		report("Source: a nil %T; was the error of its constructor looked at?", c.Source)
+	case c.Source != nil && base != nil && c.BaseURLFrom == nil && base.Scheme == "http" && !c.AllowPlaintext && !match.Loopback(base.URL):
+		report("BaseURL %q: the token would travel over plain http for anyone to read; use https, or set AllowPlaintext", redact.URL(base.URL))
 	}
-	if c.Tokens == nil || mistake.IsNil(c.Tokens) {
+	if c.BaseURLFrom != nil && c.BaseURL == "" {
+		report("BaseURLFrom: there is no BaseURL, below which requests are moved from; set one")
+	}
+	if c.Source == nil || mistake.IsNil(c.Source) {
 		auth.Source = StaticToken(nil)
 	}
 	return auth
 }
 
-// originsFrom returns the origin of base for a Config that names none. Where there
-// is no such origin it reports that, and returns any that passes a check.
-func (c *Config) originsFrom(base *url.URL, report func(string, ...any)) []string {
+// originsFrom returns the origin of base for a Config without Origins. Without such an
+// origin it reports a mistake, and returns an origin that passes the check.
+func (c *Config) originsFrom(base *baseURL, report func(string, ...any)) []string {
 	if base == nil {
-		if c.Tokens != nil && c.BaseURL == "" {
+		if c.Source != nil && c.BaseURL == "" {
 			report(`Origins: none, and no BaseURL to take one from: say where the token may go, as in Origins: []string{"https://api.example.com"}`)
 		}
 		return []string{AnyOrigin}
@@ -291,38 +325,61 @@ func (c *Config) originsFrom(base *url.URL, report func(string, ...any)) []strin
 	return []string{origin}
 }
 
-// RoundTrip puts the request's URL below BaseURL if it is relative, and sends
-// the request through the layers. Other URLs, a nil one included, go down as
-// they are.
+// RoundTrip sends the request through the layers, after joining a relative URL to BaseURL.
+// Absolute URLs, and a nil URL, stay unchanged.
 //
-// For a relative URL, the Request of the response is a shallow copy of req
-// with the URL that was asked for, and a Location in the response is made
-// absolute: http.Client would take it relative to req.URL, and the path of
-// BaseURL would be put before it a second time. The copy costs two
-// allocations; a URL that isn't relative costs none.
+// For a relative URL, the Request of the response is a shallow copy of req with the
+// absolute URL (with BaseURLFrom, the sent URL). A Location in the response becomes
+// absolute, too: http.Client would resolve a relative Location against req.URL and add the
+// path of BaseURL twice. The copy costs two allocations; absolute URLs cost no copy.
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	return t.roundTrip(nil, req)
 }
 
 func (t *Transport) roundTrip(x *exchange, req *http.Request) (*http.Response, error) {
+	if t.base == nil {
+		resp, err := t.top.forward(x, req)
+		if resp != nil && resp.Request != req {
+			resp.Request = t.seen(req, req, resp.Request)
+		}
+		return resp, err
+	}
 	out, err := t.resolve(req)
 	if err != nil {
 		roundtrip.CloseBody(req)
 		return nil, err
 	}
-	resp, err := t.top.forward(x, out)
+	sent := out
+	if req.Response != nil {
+		sent = refer(out, t.resolve)
+	}
+	resp, err := t.top.forward(x, sent)
 	if resp != nil {
-		resp.Request = out
+		resp.Request = t.seen(out, sent, resp.Request)
 		if out != req {
-			absoluteLocation(resp)
+			absoluteLocation(resp, resp.Request.URL)
 		}
 	}
 	return resp, err
 }
 
-// Explain says whether RoundTrip would put the token on req, and why, as
-// AuthTransport.Explain does for the URL that req's is resolved to. Nothing
-// is sent and no token is fetched.
+// seen is the request for a response to out. sent is the request that went down, back the
+// request that came back; the result is out unless a layer moved the request.
+func (t *Transport) seen(out, sent, back *http.Request) *http.Request {
+	switch {
+	case back == sent || movementOf(back) == nil:
+		return out
+	case out == sent:
+		return back
+	}
+	moved := out.WithContext(back.Context()) // with the caller's Referer
+	moved.URL = back.URL
+	return moved
+}
+
+// Explain says whether RoundTrip would put the token on req, and why: AuthTransport.Explain
+// for the resolved URL. Nothing is sent and no token is fetched. BaseURLFrom needs a token,
+// so Explain assumes a token with a valid base.
 func (t *Transport) Explain(req *http.Request) Decision {
 	out, err := t.resolve(req)
 	switch {
@@ -334,20 +391,37 @@ func (t *Transport) Explain(req *http.Request) Decision {
 	return t.auth.Explain(out)
 }
 
+// Jar returns jar for an [http.Client] over t: requests with relative URLs use the cookies
+// of the URLs below BaseURL.
+//
+//	client := &http.Client{Transport: transport, Jar: transport.Jar(jar)}
+//
+// Without a BaseURL, Jar returns jar.
+func (t *Transport) Jar(jar http.CookieJar) http.CookieJar {
+	if t.base == nil || jar == nil {
+		return jar
+	}
+	return &relativeJar{t.resolve, jar}
+}
+
 // Unwrap returns the outermost layer.
-func (t *Transport) Unwrap() http.RoundTripper { return roundtrip.Base(t.top.base) }
+func (t *Transport) Unwrap() http.RoundTripper { return below(t.top.base) }
+
+// WrappedRoundTripper is Unwrap under the name for k8s.io/client-go.
+func (t *Transport) WrappedRoundTripper() http.RoundTripper { return t.Unwrap() }
+
+func (t *Transport) lower() http.RoundTripper { return t.top.base }
 
 // CloseIdleConnections closes the idle connections of Base.
-func (t *Transport) CloseIdleConnections() { roundtrip.CloseIdle(t.top.base) }
+func (t *Transport) CloseIdleConnections() { closeIdle(t.top.base) }
 
-// resolved is a copy of a request and its URL in one allocation.
+// resolved is a copy of a request and its URL in a single allocation.
 type resolved struct {
 	req http.Request
 	url url.URL
 }
 
-// resolve returns req itself, or if its URL is relative a shallow copy with
-// the URL below the base.
+// resolve returns req, or for a relative URL a shallow copy with the URL below the base.
 func (t *Transport) resolve(req *http.Request) (*http.Request, error) {
 	u := req.URL
 	if t.base == nil || u == nil || u.Scheme != "" {
@@ -361,111 +435,18 @@ func (t *Transport) resolve(req *http.Request) (*http.Request, error) {
 	}
 	r := &resolved{req: *req, url: *u}
 	r.url.Scheme, r.url.Host, r.url.OmitHost = t.base.Scheme, t.base.Host, false
-	r.url.Path, r.url.RawPath = t.join(u)
+	r.url.Path, r.url.RawPath = t.base.join(u)
 	r.req.URL = &r.url
 	return &r.req, nil
 }
 
-// join puts the path of u below the base, joined by exactly one slash.
-func (t *Transport) join(u *url.URL) (path, raw string) {
-	if u.Path == "" {
-		return t.base.Path, t.base.RawPath
-	}
-	if u.RawPath == "" && t.base.RawPath == "" {
-		return t.dir + "/" + strings.TrimLeft(u.Path, "/"), ""
-	}
-	// Slashes are counted where they are escaped: a %2F belongs to a
-	// segment and doesn't join anything.
-	escaped := u.EscapedPath()
-	trimmed := strings.TrimLeft(escaped, "/")
-	return t.dir + "/" + u.Path[len(escaped)-len(trimmed):], t.rawDir + "/" + trimmed
-}
-
-// absoluteLocation makes the Location of the response to a resolved request
-// absolute. One that can't be parsed is left to http.Client's own error.
-func absoluteLocation(resp *http.Response) {
-	loc := resp.Header.Get("Location")
-	if loc == "" {
-		return
-	}
-	ref, err := url.Parse(loc)
-	if err != nil {
-		return
-	}
-	host := undotted(ref.Host)
-	if ref.IsAbs() && host == ref.Host {
-		return
-	}
-	ref.Host = host
-	// The map may be someone else's too, such as a cache's.
-	resp.Header = maps.Clone(resp.Header)
-	resp.Header["Location"] = []string{resp.Request.URL.ResolveReference(ref).String()}
-}
-
-// undotted returns host without a dot at the end of its name.
-//
-// http.Client copies the caller's Authorization and Cookie headers to a
-// redirect's host if that ends in "." + the host of the first URL. In a
-// relative URL that is "", and every name with a dot at its end would get
-// them. The dot may be one of Unicode's, and characters that IDNA drops may
-// follow it; a name that ends in a letter or digit is left alone.
-func undotted(host string) string {
-	name, port := host, ""
-	if i := strings.LastIndexByte(host, ':'); i >= 0 && strings.IndexByte(host[i:], ']') < 0 {
-		name, port = host[:i], host[i:]
-	}
-	trimmed := strings.TrimRightFunc(name, func(r rune) bool {
-		return r == '.' || r >= 0x80 && !unicode.IsLetter(r) && !unicode.IsDigit(r)
-	})
-	if trimmed == "" || !strings.ContainsAny(name[len(trimmed):], ".\u3002\uff0e\uff61") {
-		return host
-	}
-	return trimmed + port
-}
-
-// parseBaseURL returns the URL in raw, nil for "", or everything that keeps it
-// from being a base URL.
-func parseBaseURL(raw string) (u *url.URL, faults []string) {
-	if raw == "" {
-		return nil, nil
-	}
-	u, err := url.Parse(raw)
-	if err != nil {
-		return nil, []string{"can't be read: " + redact.Error(err)}
-	}
-	fault := func(text string) { faults = append(faults, fmt.Sprintf("%q: %s", redact.URL(u), text)) }
-	switch {
-	case u.Scheme == "":
-		fault("it is relative; begin it with https:// and a host")
-	case u.Scheme != "https" && u.Scheme != "http":
-		fault("its scheme must be https or http; begin it with https:// and a host")
-	case u.Opaque != "":
-		fault("two slashes must follow the scheme")
-	case u.Hostname() == "":
-		fault("it has no host")
-	}
-	if u.User != nil {
-		fault("remove the user info, which would go out with every request; a TokenSource can supply it")
-	}
-	if u.RawQuery != "" || u.ForceQuery {
-		fault("remove the query, which has no place before a path")
-	}
-	if strings.Contains(raw, "#") {
-		fault("remove the fragment, which is never sent")
-	}
-	if faults != nil {
-		return nil, faults
-	}
-	return u, nil
-}
-
-// Format writes what is set in c, for every verb. What may hold a secret is
-// shown as its type, and URLs are masked.
+// Format writes the set fields of c, for every verb. Fields that may hold a secret appear
+// as their type, and URLs are masked.
 func (c Config) Format(f fmt.State, _ rune) {
 	fmt.Fprint(f, c.text())
 }
 
-// LogValue is the text that c formats to.
+// LogValue returns the text of Format.
 func (c Config) LogValue() slog.Value { return slog.StringValue(c.text()) }
 
 func (c Config) text() string {
@@ -487,17 +468,22 @@ func (c Config) text() string {
 	}
 	add(c.Base != nil, "Base", "%T", c.Base)
 	add(c.BaseURL != "", "BaseURL", "%q", redact.Text(c.BaseURL))
-	add(c.Tokens != nil, "Tokens", "%T", c.Tokens)
+	add(c.BaseURLFrom != nil, "BaseURLFrom", "%T", c.BaseURLFrom)
+	add(c.Source != nil, "Source", "%T", c.Source)
 	add(c.AuthRetry != nil, "AuthRetry", "%T", c.AuthRetry)
 	add(c.Refused != nil, "Refused", "%T", c.Refused)
+	add(c.RefusedStatus != nil, "RefusedStatus", "%d", c.RefusedStatus)
 	add(c.ExcludedPaths != nil, "ExcludedPaths", "%q", c.ExcludedPaths)
 	add(c.Origins != nil, "Origins", "%q", origins)
 	add(c.AllowPlaintext, "AllowPlaintext", "true")
-	add(c.Header != "", "Header", "%q", c.Header)
-	add(c.CallerHeader != 0, "CallerHeader", "%d", c.CallerHeader)
+	add(c.Attach != nil, "Attach", "%v", c.Attach)
+	add(c.Prepare != nil, "Prepare", "%T", c.Prepare)
+	add(c.Learn != nil, "Learn", "%T", c.Learn)
+	add(c.OnConflict != 0, "OnConflict", "%d", c.OnConflict)
 	add(c.MaxReplayBody != 0, "MaxReplayBody", "%d", c.MaxReplayBody)
 	add(c.Retry.RetryMax != 0, "Retry.RetryMax", "%d", c.Retry.RetryMax)
 	add(c.Logger != nil, "Logger", "%T", c.Logger)
 	add(c.LogHeaders, "LogHeaders", "true")
+	add(c.LogURL != nil, "LogURL", "%T", c.LogURL)
 	return "requestforge.Config{" + b.String() + "}"
 }

@@ -430,31 +430,31 @@ func TestNewTransportReportsEveryMistake(t *testing.T) {
 		{"empty query", requestforge.Config{BaseURL: "https://h/v1?"}, []string{"Config.BaseURL", "remove the query"}},
 		{"fragment", requestforge.Config{BaseURL: "https://h/v1#hunter2"}, []string{`Config.BaseURL "https://h/v1#REDACTED": remove the fragment`}},
 		{"empty fragment", requestforge.Config{BaseURL: "https://h/v1#"}, []string{"Config.BaseURL", "remove the fragment"}},
-		{"several at once", requestforge.Config{BaseURL: "ftp://me:hunter2@h?key=hunter2#hunter2", Tokens: tokens},
+		{"several at once", requestforge.Config{BaseURL: "ftp://me:hunter2@h?key=hunter2#hunter2", Source: tokens},
 			[]string{"its scheme must be", "remove the user info", "remove the query", "remove the fragment"}},
 
-		{"plain http", requestforge.Config{BaseURL: "http://h/v1", Tokens: tokens}, []string{`Config.BaseURL "http://h/v1": the token would travel over plain http`}},
-		{"no origin", requestforge.Config{Tokens: tokens}, []string{"Config.Origins: none, and no BaseURL"}},
-		{"host that isn't ASCII", requestforge.Config{BaseURL: "https://bücher.example", Tokens: tokens}, []string{"Config.BaseURL: as an origin"}},
-		{"origin", requestforge.Config{Origins: []string{"example.com", "https://me:hunter2@h"}, Tokens: tokens}, []string{"Config.Origins", "Config.Origins"}},
-		{"excluded path", requestforge.Config{Origins: []string{"*"}, ExcludedPaths: []string{"health", "/a**"}, Tokens: tokens}, []string{"Config.ExcludedPaths", "Config.ExcludedPaths"}},
-		{"header name", requestforge.Config{Origins: []string{"*"}, Header: "X Key", Tokens: tokens}, []string{`Config.Header "X Key"`}},
-		{"caller's header", requestforge.Config{Origins: []string{"*"}, CallerHeader: 7, Tokens: tokens}, []string{"Config.CallerHeader"}},
-		{"nil pipeline", requestforge.Config{Origins: []string{"*"}, Tokens: (*requestforge.Pipeline)(nil)}, []string{"Config.Tokens: a nil *requestforge.Pipeline"}},
+		{"plain http", requestforge.Config{BaseURL: "http://h/v1", Source: tokens}, []string{`Config.BaseURL "http://h/v1": the token would travel over plain http`}},
+		{"no origin", requestforge.Config{Source: tokens}, []string{"Config.Origins: none, and no BaseURL"}},
+		{"host that isn't ASCII", requestforge.Config{BaseURL: "https://bücher.example", Source: tokens}, []string{"Config.BaseURL: as an origin"}},
+		{"origin", requestforge.Config{Origins: []string{"example.com", "https://me:hunter2@h"}, Source: tokens}, []string{"Config.Origins", "Config.Origins"}},
+		{"excluded path", requestforge.Config{Origins: []string{"*"}, ExcludedPaths: []string{"health", "/a**"}, Source: tokens}, []string{"Config.ExcludedPaths", "Config.ExcludedPaths"}},
+		{"header name", requestforge.Config{Origins: []string{"*"}, Attach: []requestforge.Place{{Header: "X Key"}}, Source: tokens}, []string{`Config.Attach[0], header "X Key"`}},
+		{"caller's header", requestforge.Config{Origins: []string{"*"}, OnConflict: 7, Source: tokens}, []string{"Config.OnConflict"}},
+		{"nil pipeline", requestforge.Config{Origins: []string{"*"}, Source: (*requestforge.Pipeline)(nil)}, []string{"Config.Source: a nil *requestforge.Pipeline"}},
 		{"nil base", requestforge.Config{Base: (*http.Transport)(nil)}, []string{"Config.Base: a nil *http.Transport"}},
 		{"negative wait", requestforge.Config{Retry: requestforge.RetryPolicy{RetryWaitMin: -time.Second}}, []string{"Config.Retry.RetryWaitMin"}},
-		{"checked without tokens", requestforge.Config{Header: "X Key", ExcludedPaths: []string{"health"}}, []string{"Config.Header", "Config.ExcludedPaths"}},
+		{"checked without tokens", requestforge.Config{Attach: []requestforge.Place{{Header: "X Key"}}, ExcludedPaths: []string{"health"}}, []string{"Config.Attach[0]", "Config.ExcludedPaths"}},
 
 		{"all of it", requestforge.Config{
 			Base:          (*http.Transport)(nil),
 			BaseURL:       "/v1",
-			Tokens:        (*requestforge.Pipeline)(nil),
-			Header:        "X Key",
-			CallerHeader:  -1,
+			Source:        (*requestforge.Pipeline)(nil),
+			Attach:        []requestforge.Place{{Header: "X Key"}},
+			OnConflict:    -1,
 			Origins:       []string{"example.com"},
 			ExcludedPaths: []string{"health"},
 			Retry:         requestforge.RetryPolicy{AttemptTimeout: -1, RetryWaitMin: -1},
-		}, []string{"Config.Base:", "Config.BaseURL", "Config.Tokens", "Config.Header", "Config.CallerHeader", "Config.Origins", "Config.ExcludedPaths",
+		}, []string{"Config.Base:", "Config.BaseURL", "Config.Source", "Config.Attach[0]", "Config.OnConflict", "Config.Origins", "Config.ExcludedPaths",
 			"Config.Retry.RetryWaitMin", "Config.Retry.AttemptTimeout"}},
 	}
 	for _, tt := range tests {
@@ -481,10 +481,10 @@ func TestNewTransportReportsEveryMistake(t *testing.T) {
 
 func TestNewTransportReportsAMistakeOnce(t *testing.T) {
 	for name, cfg := range map[string]requestforge.Config{
-		"no origin":   {Tokens: secretTokens{}},
-		"bad BaseURL": {Tokens: secretTokens{}, BaseURL: "/v1"},
-		"nil tokens":  {Tokens: (*requestforge.Pipeline)(nil), Origins: []string{"*"}},
-		"bad host":    {Tokens: secretTokens{}, BaseURL: "https://bücher.example"},
+		"no origin":   {Source: secretTokens{}},
+		"bad BaseURL": {Source: secretTokens{}, BaseURL: "/v1"},
+		"nil tokens":  {Source: (*requestforge.Pipeline)(nil), Origins: []string{"*"}},
+		"bad host":    {Source: secretTokens{}, BaseURL: "https://bücher.example"},
 	} {
 		_, err := requestforge.NewTransport(cfg)
 		require.Error(t, err, name)
@@ -497,13 +497,13 @@ func TestNewTransportAccepts(t *testing.T) {
 	for name, cfg := range map[string]requestforge.Config{
 		"nothing":                     {},
 		"only a logger":               {Logger: slog.New(slog.DiscardHandler)},
-		"a token at BaseURL's origin": {Tokens: tokens, BaseURL: "https://api.example.com:8443/v1"},
-		"an IPv6 zone":                {Tokens: tokens, BaseURL: "https://[fe80::1%25lo]/v1"},
-		"a token at named origins":    {Tokens: tokens, Origins: []string{"https://*.example.com", requestforge.AnyOrigin}},
-		"plain http to this machine":  {Tokens: tokens, BaseURL: "http://127.0.0.1:8080"},
-		"plain http, asked for":       {Tokens: tokens, BaseURL: "http://api.internal", AllowPlaintext: true},
+		"a token at BaseURL's origin": {Source: tokens, BaseURL: "https://api.example.com:8443/v1"},
+		"an IPv6 zone":                {Source: tokens, BaseURL: "https://[fe80::1%25lo]/v1"},
+		"a token at named origins":    {Source: tokens, Origins: []string{"https://*.example.com", requestforge.AnyOrigin}},
+		"plain http to this machine":  {Source: tokens, BaseURL: "http://127.0.0.1:8080"},
+		"plain http, asked for":       {Source: tokens, BaseURL: "http://api.internal", AllowPlaintext: true},
 		"plain http without a token":  {BaseURL: "http://api.internal"},
-		"auth options without tokens": {AuthRetry: requestforge.SimpleAuthRetry(2, 0), ExcludedPaths: []string{"/health"}, Header: "X-Api-Key"},
+		"auth options without tokens": {AuthRetry: requestforge.SimpleAuthRetry(2, 0), ExcludedPaths: []string{"/health"}, Attach: []requestforge.Place{{Header: "X-Api-Key"}}},
 	} {
 		if _, err := requestforge.NewTransport(cfg); err != nil {
 			t.Errorf("%s: %v", name, err)
@@ -521,7 +521,7 @@ func TestExplainWithoutTokens(t *testing.T) {
 func TestExplainIsForTheResolvedURL(t *testing.T) {
 	transport, err := requestforge.NewTransport(requestforge.Config{
 		BaseURL:       "https://h/v1",
-		Tokens:        secretTokens{"hunter2"},
+		Source:        secretTokens{"hunter2"},
 		ExcludedPaths: []string{"/health"},
 	})
 	require.NoError(t, err)
@@ -540,7 +540,7 @@ func TestTransportStack(t *testing.T) {
 	transport, err := requestforge.NewTransport(requestforge.Config{
 		Base:    base,
 		BaseURL: "https://h",
-		Tokens:  secretTokens{"hunter2"},
+		Source:  secretTokens{"hunter2"},
 		Retry:   requestforge.RetryPolicy{RetryMax: 1},
 		Logger:  slog.New(slog.DiscardHandler),
 	})
@@ -578,7 +578,7 @@ func TestCloseIdleConnectionsReachesBase(t *testing.T) {
 	transport, err := requestforge.NewTransport(requestforge.Config{
 		Base:    base,
 		BaseURL: "https://h",
-		Tokens:  secretTokens{},
+		Source:  secretTokens{},
 		Retry:   requestforge.RetryPolicy{RetryMax: 1},
 		Logger:  slog.New(slog.DiscardHandler),
 	})
@@ -588,7 +588,7 @@ func TestCloseIdleConnectionsReachesBase(t *testing.T) {
 }
 
 func TestConfigIsTakenAsItWas(t *testing.T) {
-	cfg := requestforge.Config{Origins: []string{"https://h"}, ExcludedPaths: []string{"/health"}, Tokens: secretTokens{"hunter2"}}
+	cfg := requestforge.Config{Origins: []string{"https://h"}, ExcludedPaths: []string{"/health"}, Source: secretTokens{"hunter2"}}
 	transport, err := requestforge.NewTransport(cfg)
 	require.NoError(t, err)
 	cfg.Origins[0], cfg.ExcludedPaths[0] = "https://evil.example", "/users"
@@ -608,7 +608,7 @@ func TestConfigShowsNoSecret(t *testing.T) {
 		cfg := requestforge.Config{
 			Base:    loggedIn{Key: secret},
 			BaseURL: baseURL,
-			Tokens:  secretTokens{secret},
+			Source:  secretTokens{secret},
 			Origins: []string{"https://me:hunter2@h", "*"},
 			Logger:  slog.New(slog.DiscardHandler),
 		}
@@ -634,8 +634,8 @@ func TestConfigShowsNoSecret(t *testing.T) {
 		}
 	}
 
-	got := fmt.Sprint(requestforge.Config{BaseURL: "https://h/v1?k=1", Tokens: secretTokens{}, Retry: requestforge.RetryPolicy{RetryMax: 3}})
-	want := `requestforge.Config{BaseURL: "https://h/v1?k=REDACTED", Tokens: requestforge_test.secretTokens, Retry.RetryMax: 3}`
+	got := fmt.Sprint(requestforge.Config{BaseURL: "https://h/v1?k=1", Source: secretTokens{}, Retry: requestforge.RetryPolicy{RetryMax: 3}})
+	want := `requestforge.Config{BaseURL: "https://h/v1?k=REDACTED", Source: requestforge_test.secretTokens, Retry.RetryMax: 3}`
 	assert.Equal(t, want, got)
 }
 

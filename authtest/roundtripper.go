@@ -1,6 +1,5 @@
-// A contract for RoundTrippers that wrap another one, as a test that anyone
-// can run on their own. The fakes that it sends to and from are in
-// roundtripper_fakes.go.
+// The contract of RoundTrippers that wrap another RoundTripper, as a test for any
+// implementation. The fake transports and bodies are in roundtripper_fakes.go.
 
 package authtest
 
@@ -27,28 +26,28 @@ import (
 	"time"
 )
 
-// TestRoundTripper checks that a RoundTripper which wraps another keeps the
-// promises that net/http's documentation makes for RoundTrippers, and those
-// that callers rely on without a word:
+// TestRoundTripper checks that a RoundTripper which wraps another RoundTripper
+// keeps the documented promises of net/http, and the undocumented promises that
+// callers rely on:
 //
-//   - the request is left as it was, and its body closed exactly once on
-//     every path
-//   - it returns a response or an error, an error from below as it is, and
-//     any status as a response
-//   - neither body is buffered, lengths and trailers arrive, and a connection
-//     that was upgraded is still a connection
-//   - the response's Request is the caller's own
+//   - the request isn't modified, and its body is closed exactly once on every path
+//   - RoundTrip returns a response or an error; an error from below is passed on
+//     unchanged, and a response with any status is no error
+//   - neither body is buffered, lengths and trailers arrive, and an upgraded
+//     connection is still a connection
+//   - the response's Request is the caller's request
 //   - the context reaches the transport below, with its values, hooks and end
-//   - it follows no redirect, and may be used by many goroutines at once
+//   - the RoundTripper follows no redirect, and may be used by many goroutines at
+//     once
 //
-// It calls wrap once for each check, and expects a RoundTripper on top of
-// next. Requests go to https://roundtripper.test and to servers on loopback.
-// One that adds something to the request, or sends it more than once, is fine
-// as long as its caller doesn't notice, and it doesn't wait for seconds before
-// it does; Unwrap and CloseIdleConnections are checked if it has them. Run it
-// with the race detector on.
+// TestRoundTripper calls wrap once for each check, and expects a RoundTripper on
+// top of next. Requests go to https://roundtripper.test and to servers on loopback.
+// A RoundTripper may add to the request, or send the request more than once, as
+// long as the caller doesn't notice and no send is delayed for seconds. Unwrap and
+// CloseIdleConnections are checked if the RoundTripper has such methods. Run the
+// test with the race detector.
 //
-// A layer that adds a header would be tested like this:
+// To test a layer that adds a header:
 //
 //	func TestMyTransport(t *testing.T) {
 //		authtest.TestRoundTripper(t, func(next http.RoundTripper) http.RoundTripper {
@@ -65,15 +64,15 @@ func TestRoundTripper(t *testing.T, wrap func(next http.RoundTripper) http.Round
 	}
 }
 
-// roundTripperCheck is one promise and how to see that it is broken.
+// roundTripperCheck is a promise, and a check that detects a breach of the promise.
 type roundTripperCheck struct {
 	name    string
 	promise string
 	check   func(*trial) error
 }
 
-// run checks one promise on a fresh RoundTripper. Patience is how long
-// something may take that ought to happen at once.
+// run checks the promise on a fresh RoundTripper. patience bounds the time for
+// events that should happen at once.
 func (c roundTripperCheck) run(wrap func(http.RoundTripper) http.RoundTripper, patience time.Duration) (err error) {
 	x := &trial{wrap: wrap, patience: patience, over: make(chan struct{})}
 	defer func() {
@@ -88,7 +87,7 @@ func (c roundTripperCheck) run(wrap func(http.RoundTripper) http.RoundTripper, p
 	return c.check(x)
 }
 
-// The order is that of the list above, and tells which mistake to repair
+// The order is the order of the list above, and shows which mistake to repair
 // first.
 var roundTripperChecks = []roundTripperCheck{
 	{"RequestUnchanged", "the caller's request is left as it was", checkRequestUnchanged},
@@ -125,17 +124,17 @@ var roundTripperChecks = []roundTripperCheck{
 	{"CloseIdleConnections", "CloseIdleConnections reaches the transport below", checkCloseIdleConnections},
 }
 
-// trial is one run of one check.
+// trial is a run of a check.
 type trial struct {
 	wrap     func(http.RoundTripper) http.RoundTripper
 	patience time.Duration
-	over     chan struct{} // closed at the end, for fakes that would block
+	over     chan struct{} // closed at the end, to release blocked fakes
 	cleanups []func()
 }
 
 func (x *trial) cleanup(f func()) { x.cleanups = append(x.cleanups, f) }
 
-// errHangs is what await returns instead of waiting for ever.
+// errHangs is the error of await after waiting for too long.
 var errHangs = errors.New("it hangs")
 
 func (x *trial) await(ch <-chan struct{}) error {
@@ -149,7 +148,7 @@ func (x *trial) await(ch <-chan struct{}) error {
 	}
 }
 
-// result is what a RoundTrip came back with.
+// result is the outcome of a RoundTrip.
 type result struct {
 	resp *http.Response
 	err  error
@@ -164,8 +163,8 @@ func (x *trial) send(next http.RoundTripper, req *http.Request) (result, error) 
 	return x.roundTrip(rt, req)
 }
 
-// roundTrip calls rt, and sees to what is true of every call: that it returns,
-// doesn't panic, and that there is a response or an error.
+// roundTrip calls rt, and checks the promises of every call: the call returns,
+// doesn't panic, and returns a response or an error.
 func (x *trial) roundTrip(rt http.RoundTripper, req *http.Request) (result, error) {
 	var res result
 	var panicked any
@@ -237,8 +236,8 @@ func checkRequestUnchanged(x *trial) error {
 	return nil
 }
 
-// snapshot returns a function that says which field of req has changed since,
-// in what it refers to or in what that holds.
+// snapshot returns a function that reports which field of req has changed since,
+// directly or behind a pointer.
 func snapshot(req *http.Request) func() error {
 	was := *req
 	ctx, target := req.Context(), *req.URL
@@ -308,8 +307,8 @@ func checkNilURL(x *trial) error {
 	return body.closedOnce()
 }
 
-// closedAfter sends a request and looks at its body once the response, if
-// there is one, is closed.
+// closedAfter sends a request, closes the response if there is a response, and then
+// checks the request's body.
 func (x *trial) closedAfter(next http.RoundTripper, req *http.Request, body *trackedBody) (result, error) {
 	req.Body = body
 	res, err := x.send(next, req)
@@ -393,7 +392,7 @@ func checkClosedWhileReading(x *trial) error {
 			})
 			return reply(req, status, nil), nil
 		}), request(nil), body)
-		readers.Wait() // they may be the ones that close it again
+		readers.Wait() // the readers may close the body again
 		if err == nil {
 			err = body.closedOnce()
 		}
@@ -867,8 +866,8 @@ func checkConcurrent(x *trial) error {
 		resp.Body = io.NopCloser(strings.NewReader(req.URL.Path + " " + string(b)))
 		return resp, nil
 	}))
-	// All requests share one header map, which nobody may change: the race
-	// detector sees who does.
+	// All requests share a header map, which must not be changed: the race detector
+	// reports a change.
 	header := http.Header{"X-Shared": {"a"}}
 	errs := make(chan error, 1)
 	var wg sync.WaitGroup
@@ -959,8 +958,8 @@ func checkCloseIdleConnections(x *trial) error {
 	return nil
 }
 
-// server starts a server for one check, and returns a transport of its own
-// for it, so that no connection is left over.
+// server starts a server for a check, and returns a transport that only this check
+// uses, so that no connection is left over.
 func (x *trial) server(h http.HandlerFunc) (base http.RoundTripper, target string) {
 	srv := httptest.NewServer(h)
 	tr := &http.Transport{}

@@ -34,8 +34,8 @@ func reply(req *http.Request, status int, header http.Header) *http.Response {
 	}
 }
 
-// answering is a transport that reads the request as a real one does and
-// answers with status.
+// answering is a transport that reads the request like a real transport and answers
+// with status.
 func answering(status int) http.RoundTripper {
 	return roundTripperFunc(func(req *http.Request) (*http.Response, error) {
 		defer closeRequestBody(req)
@@ -66,8 +66,8 @@ func (b *idleBase) RoundTrip(req *http.Request) (*http.Response, error) {
 	return nil, errBase
 }
 
-// trackedBody is a body that knows how often it was closed. It must not be
-// read by two goroutines at once, as any reader.
+// trackedBody is a body that counts its Closes. As with any reader, two goroutines
+// must not read a trackedBody at once.
 type trackedBody struct {
 	x      *trial
 	r      io.Reader
@@ -102,8 +102,8 @@ func (b *trackedBody) Close() error {
 	return nil
 }
 
-// closed waits until the body is closed: a transport may do so after it has
-// returned.
+// closed waits until the body is closed: a transport may close the body after
+// RoundTrip has returned.
 func (b *trackedBody) closed() error {
 	if b.x.await(b.first) != nil {
 		return errors.New("it was never closed")
@@ -121,8 +121,8 @@ func (b *trackedBody) closedOnce() error {
 	return nil
 }
 
-// lockstepBody has chunks that each may be read once the reader at the far
-// end has asked for it: taken counts what that one has asked for.
+// lockstepBody has chunks that may each be read only after the reader at the far
+// end has asked for the chunk; taken counts the chunks asked for.
 type lockstepBody struct {
 	chunks []string
 	reads  atomic.Int32

@@ -1,63 +1,59 @@
-// What a test configures and steers: the simulator's front. How a step grants
-// a token is in server_grant.go, what the API accepts in server_api.go, and
-// what goes wrong on request in server_fault.go.
+// The configuration of a simulator, and the methods for tests. How a step grants a
+// token is in server_grant.go, the API's checks in server_api.go, the places of
+// tokens in requests in server_place.go, and the faults in server_fault.go.
 
 package authtest
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"slices"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 )
 
-// Config describes an auth server and the API behind it. It may be reused,
-// but not changed while a Simulator made from it is in use.
+// Config describes an auth server and the API behind the auth server. A Config may
+// be reused, but must not be changed while a Simulator made from the Config is in
+// use.
 type Config struct {
-	// Steps are the calls of the login, in any order. Exactly one of
-	// them, the leaf, is nobody's parent; the API accepts its token.
+	// Steps are the calls of the login, in any order. One step, the leaf, is no
+	// other step's parent; the API accepts the leaf's token, unless API.Wants says
+	// otherwise. Several leaves are allowed if API.Wants names all of them.
 	Steps []Step
 
-	// API is what the leaf's token opens.
+	// API is the API that accepts the tokens.
 	API API
 
-	// Cascade makes a revocation reach the tokens that were made from the
-	// revoked one, their refresh tokens included. False: they live on, as
-	// they do at many real servers. An expired parent never harms its
-	// children.
+	// Cascade makes a revocation also revoke the tokens made from the revoked
+	// token, and their refresh tokens. False means that such tokens stay alive, as
+	// at many real servers. An expired parent never affects its children.
 	Cascade bool
 
-	// ClockOffset is how far the server's clock is ahead of the test's,
-	// negative if it is behind. It shows in the Date header and in
-	// absolute expiry times; tokens live as long as they should all the
-	// same.
+	// ClockOffset is how far the server's clock is ahead of the test's clock;
+	// negative means behind. The offset shows in the Date header and in absolute
+	// expiry times, but doesn't change how long tokens live.
 	ClockOffset time.Duration
 
-	// TLS makes NewServer speak https. The client that trusts it is the
-	// one that Client returns. NewSimulator ignores it.
+	// TLS makes NewServer serve https. Client returns a client that trusts the
+	// Server's certificate. NewSimulator ignores TLS.
 	TLS bool
 }
 
-// Step is one call of the login: a path that gives out tokens.
+// Step is a call of the login: a path that gives out tokens.
 type Step struct {
-	// Name identifies the step. Its tokens begin with it ("user-3-…" is
-	// the third one), so it is made of letters, digits and "-._~".
+	// Name identifies the step. Each token of the step begins with Name: "user-3-…"
+	// is the third token of step user. So Name consists of letters, digits and
+	// "-._~".
 	Name string
 
 	// Path is where the step answers. "" means "/" and the name.
 	Path string
 
-	// Method is the one method that it answers to. "" means POST.
+	// Method is the only method that the step accepts. "" means POST.
 	Method string
 
 	// Parents says which steps' tokens a request has to bring, and in
@@ -65,28 +61,43 @@ type Step struct {
 	// token type before the token, any other header has the bare token.
 	Parents map[string]string
 
-	// ClientID and ClientSecret are how the client authenticates itself
-	// (RFC 6749 §2.3.1). "" for ClientID means that it needn't.
+	// Wants are further values that a request has to bring: a parent's token
+	// outside of headers, a Value of a parent, a key of the client. A step named in
+	// Wants is a parent, as if Parents named the step. A refresh brings only the
+	// texts.
+	Wants []Place
+
+	// ClientID and ClientSecret are the client's credentials (RFC 6749 §2.3.1). ""
+	// for ClientID means that the client need not authenticate.
 	ClientID     string
 	ClientSecret string `json:"-"`
 
-	// ClientAuth is where they have to be.
+	// ClientAuth is the place of ClientID and ClientSecret.
 	ClientAuth ClientAuthMethod
 
-	// JSON holds fields that a JSON object in the request's body must
-	// have, with these values; Form does the same for a form. At most one
-	// of them may be set. If neither is, any body will do, or none.
+	// JSON holds the fields, with their values, that a JSON object in the request's
+	// body must have; Form does the same for a form. At most one of JSON and Form
+	// may be set. With neither, any body is accepted, or no body.
 	JSON map[string]any    `json:"-"`
 	Form map[string]string `json:"-"`
 
-	// TokenHeader names the response header that the token comes in.
-	// "" means that it is in the response's body.
+	// TokenHeader names the response header that holds the token, and TokenCookie
+	// the cookie that the response sets to the token. At most one of both may be
+	// set; with neither, the token is in the response's body. With either, the body
+	// has no token type, and has an expiry only if ExpiryField is set.
 	TokenHeader string
+	TokenCookie string
 
-	// TokenField, TypeField, RefreshField and ExpiryField name fields of
-	// the response's body. A dot leads into an object or, before a
-	// number, into an array: "data.0.token". "" means access_token,
-	// token_type, refresh_token, and expires_in or expires_at.
+	// Body is the format of the response's body.
+	Body BodyFormat
+
+	// TokenField, TypeField, RefreshField and ExpiryField name fields of the
+	// response's body. A dot leads into an object or, before a number, into an
+	// array: "data.0.token". "" means access_token, token_type, refresh_token, and
+	// expires_in or expires_at; "-" for TypeField leaves the type out. In XML a
+	// name is a path of elements from the root on, and in HTML the name of an
+	// input, dots included; in both formats "" leaves the field out, except for
+	// TokenField.
 	TokenField   string
 	TypeField    string
 	RefreshField string
@@ -94,6 +105,27 @@ type Step struct {
 
 	// Extra holds more fields of the response's body.
 	Extra map[string]any
+
+	// Values are further values that each login gives out beside the token. Their
+	// names are chosen by the test and follow the rules for Name. A Place wants a
+	// Value by its name.
+	Values map[string]Value
+
+	// Instances are the places where the step's tokens are valid, as beginnings of
+	// URLs: absolute ("https://eu.example.com") or a path on the simulator itself
+	// ("/eu"). The response names an instance, as an absolute URL, in the field
+	// InstanceField: the first instance, until Move names another. A request to the
+	// API or to a step that brings a token to any other place is refused. A
+	// Simulator's Transport serves every host, and a Server's Client reaches the
+	// Server as example.com and *.example.com.
+	Instances     []string
+	InstanceField string
+
+	// MaxSessions bounds the logins that are live at once, each with all tokens
+	// refreshed from the login. A further login ends the oldest login, or gets 429
+	// if KeepSessions is set. 0 means no bound.
+	MaxSessions  int
+	KeepSessions bool
 
 	// Status is the status of a response with a token. 0 means 200.
 	Status int
@@ -117,40 +149,66 @@ type Step struct {
 	// RefreshTTL is how long a refresh token lives. 0 means for ever.
 	RefreshTTL time.Duration
 
-	// Rotate makes a refresh token good for one use: the response has the
-	// next one. One that comes a second time kills its whole family: every
-	// access and refresh token that goes back to the same login.
+	// Rotate makes a refresh token valid for a single use: the response has the
+	// next refresh token. A second use of a refresh token revokes the whole family:
+	// every access and refresh token that descends from the same login.
 	Rotate bool
 
-	// Refused answers in place of the default when a parent's token is
-	// missing or dead. Nil means 401 with a challenge (RFC 6750 §3) and
-	// an error object.
+	// RenewPath makes the step's tokens leases. A POST to RenewPath with a live
+	// token extends the token's life by another TTL. The token comes where the API
+	// wants the step's token, or in Authorization if the API wants no token of the
+	// step. The response looks like a login's response, with the same token. MaxTTL
+	// bounds the life of a token from its login on, however often the token is
+	// renewed; the response has the remaining life. 0 means no bound.
+	RenewPath string
+	MaxTTL    time.Duration
+
+	// Refused answers in place of the default when a parent's token, or
+	// what else the step Wants, is missing or dead. Nil means 401 with a
+	// challenge (RFC 6750 §3) and an error object. See AnswerHandler.
 	Refused http.Handler `json:"-"`
+
+	// Denied answers in place of the default when the client, the fields
+	// or the refresh token are wrong. Nil means 400 or 401 with an error
+	// object (RFC 6749 §5.2).
+	Denied http.Handler `json:"-"`
 }
 
-// String returns the step's name and path. A step has secrets, so that it
-// isn't printed field by field.
+// String returns the step's name and path. A Step has secrets, so String prints no
+// other fields.
 func (s Step) String() string { return fmt.Sprintf("step %q at %s", s.Name, s.Path) }
 
-// GoString returns what String does.
+// GoString returns String.
 func (s Step) GoString() string { return s.String() }
 
 // ClientAuthMethod is where a client's id and secret have to be.
 type ClientAuthMethod int
 
-// The ways to authenticate a client. A request that uses two at once is
-// refused, as RFC 6749 §2.3 has it.
+// The ways to authenticate a client. A request that uses two ways at once is
+// refused (RFC 6749 §2.3).
 const (
 	AnyClientAuth   ClientAuthMethod = iota // either of the following
 	BasicClientAuth                         // HTTP Basic, both parts form-encoded
 	BodyClientAuth                          // client_id and client_secret in the body
 )
 
+// BodyFormat is the format of the body of a response with a token.
+type BodyFormat int
+
+// The formats. Text and string have the token and nothing else.
+const (
+	JSONBody       BodyFormat = iota // an object
+	TextBody                         // the token alone
+	JSONStringBody                   // the token in quotes
+	XMLBody                          // elements, with neither attributes nor namespaces
+	HTMLBody                         // a page with a form, with the fields as hidden inputs
+)
+
 // ExpiryFormat is how a response says when its token expires. A token with no
 // TTL never has an expiry.
 type ExpiryFormat int
 
-// The formats. Seconds are whole ones, rounded down, but for ExpiresInFloat.
+// The formats. Seconds are rounded down to whole seconds, except in ExpiresInFloat.
 const (
 	ExpiresInNumber  ExpiryFormat = iota // "expires_in": 900
 	ExpiresInString                      // "expires_in": "900"
@@ -160,51 +218,57 @@ const (
 	ExpiryHidden                         // nothing
 )
 
-// API describes the paths that no step has taken.
+// API describes the paths that belong to no step.
 type API struct {
-	// Prefix is what their paths begin with; what doesn't is not found.
-	// "" means every path.
+	// Prefix is the beginning of the API's paths; any other path is not found. ""
+	// means every path.
 	Prefix string
 
-	// Header is the request header that the token comes in. "" means
-	// Authorization, where the leaf's token type goes before it; any
-	// other header has the bare token.
-	Header string
+	// Wants are the values that a request has to bring, all of them. Nil means the
+	// leaf's token in Authorization, with the token's type. A step named in Wants
+	// may be a further leaf, or a parent: two tokens of two steps need two places.
+	Wants []Place
 
-	// Open are paths that need no token, and don't look at one.
+	// Signature is how each request has to be signed. Nil means not at all.
+	Signature *Signature
+
+	// Open are paths that need no token, and ignore a token.
 	Open []string
 
-	// InsufficientScope are paths that no token is good enough for: a
-	// live one gets 403 with error="insufficient_scope".
+	// InsufficientScope are paths that refuse every token: a live token gets 403
+	// with error="insufficient_scope".
 	InsufficientScope []string
 
-	// Handler answers requests with a live token, and those to open
-	// paths. Nil means one that reads the body and answers with an Echo.
+	// Handler answers requests with a live token, and requests to open paths. Nil
+	// means a handler that reads the body and answers with an Echo.
 	Handler http.Handler
 
 	// Refused answers requests whose token is missing, unknown, expired
 	// or revoked. Nil means 401 with a challenge (RFC 6750 §3) and an
-	// error object; either way the request's body is left unread.
+	// error object; either way the request's body is left unread, unless
+	// a Field is among Wants. See AnswerHandler.
 	Refused http.Handler
 }
 
-// Simulator is an auth server and the API behind it, as an http.Handler. It
-// may be used by many goroutines at once. Its methods that take the name of a
-// step panic if there is no such step.
+// Simulator is an auth server and the API behind the auth server, as an
+// http.Handler. Many goroutines may use a Simulator at once. Methods with the name
+// of a step as parameter panic if there is no such step.
 type Simulator struct {
-	// URL is where it is found: the listener's URL for a Server; for one
-	// that only has a Transport "https://auth.test", though the Transport
-	// serves any host.
+	// URL is the base URL of the Simulator: the listener's URL for a Server, or
+	// "https://auth.test" without a listener, though the Transport serves any host.
 	URL string
 
 	cfg    Config
 	steps  map[string]*step
 	routes map[string]route
-	leaf   *step
+	leaf   *step    // nil: several, which API.Wants names
+	wants  []*place // by the API
 	client *http.Client
 
-	mu        sync.Mutex // guards what follows, and all tokens
+	mu        sync.Mutex // guards the fields below, and all tokens
 	tokens    map[string]*token
+	values    map[valueKey]*token
+	nonces    map[string]bool
 	stats     Stats // Live and LiveRefresh aside
 	events    []Event
 	faults    map[*step][]Fault // the API's under nil
@@ -217,21 +281,28 @@ type Simulator struct {
 type step struct {
 	Step
 	parents []string        // names, sorted
-	want    map[string]any  // what the request's fields must be
+	wants   []*place        // Parents among them
+	renews  []*place        // of a request that renews a token
+	want    map[string]any  // required values of the request's fields
 	extra   json.RawMessage // of the response
 	issued  int             // access tokens so far; guarded by Simulator.mu
 	renewed int             // refresh tokens so far; guarded by Simulator.mu
+
+	expiry   bool      // the response says when the token expires
+	instance string    // of the next login, an element of Instances; guarded by Simulator.mu
+	sessions []*family // live sessions, oldest first, if sessions are counted; guarded by Simulator.mu
 }
 
 // route is what a path leads to.
 type route struct {
 	step    *step
 	refresh bool // the path takes nothing but refresh tokens
+	renew   bool // the path takes live tokens of the step
 }
 
-// NewSimulator returns a Simulator without a listener: use its Transport or
-// Client, or serve it as a handler. It panics if cfg makes no sense, with a
-// message that names every mistake.
+// NewSimulator returns a Simulator without a listener: use its Transport or Client,
+// or serve the Simulator as a handler. NewSimulator panics if cfg makes no sense,
+// with a message that names every mistake.
 func NewSimulator(cfg Config) *Simulator {
 	s := &Simulator{
 		URL:    "https://auth.test",
@@ -239,6 +310,8 @@ func NewSimulator(cfg Config) *Simulator {
 		steps:  make(map[string]*step),
 		routes: make(map[string]route),
 		tokens: make(map[string]*token),
+		values: make(map[valueKey]*token),
+		nonces: make(map[string]bool),
 		faults: make(map[*step][]Fault),
 		stats:  Stats{Steps: make(map[string]StepStats), Paths: make(map[string]int)},
 	}
@@ -254,11 +327,11 @@ type Server struct {
 	*Simulator
 
 	srv    *httptest.Server
-	cancel context.CancelFunc // ends the requests that are being served
+	cancel context.CancelFunc // ends the requests in progress
 }
 
-// NewServer starts a Server, which the caller closes. It panics if cfg makes
-// no sense or, as httptest does, if it can't listen.
+// NewServer starts a Server, which the caller closes. NewServer panics if cfg makes
+// no sense or, like httptest, if listening fails.
 func NewServer(cfg Config) *Server {
 	s := &Server{Simulator: NewSimulator(cfg)}
 	var ctx context.Context
@@ -275,15 +348,15 @@ func NewServer(cfg Config) *Server {
 	return s
 }
 
-// Close shuts the server down. Requests that hang or are held back end
-// without an answer, so that it never waits for them.
+// Close shuts the server down. Requests that hang or are held back end without an
+// answer, so Close doesn't wait for them.
 func (s *Server) Close() {
 	s.cancel()
 	s.srv.Close()
 }
 
-// Client returns a client that reaches the simulator: a Server's trusts its
-// certificate, a Simulator's uses its Transport.
+// Client returns a client that reaches the simulator: a Server's client trusts the
+// Server's certificate, a Simulator's client uses the Transport.
 func (s *Simulator) Client() *http.Client { return s.client }
 
 // ServeHTTP answers as the auth server or as the API, by the request's path.
@@ -315,7 +388,7 @@ func (s *Simulator) Expire(step string) int {
 	return s.each(step, false, func(t *token) { t.expires = now })
 }
 
-// RevokeToken revokes one access or refresh token, and reports whether it was
+// RevokeToken revokes an access or refresh token, and reports whether the token was
 // live.
 func (s *Simulator) RevokeToken(value string) bool {
 	s.mu.Lock()
@@ -334,7 +407,7 @@ func (s *Simulator) each(name string, refresh bool, do func(*token)) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Now()
-	var live []*token // first all, then do: with Cascade one may be another's ancestor
+	var live []*token // collect first, then revoke: with Cascade a token may be another token's ancestor
 	for _, t := range s.tokens {
 		if t.step == st && t.refresh == refresh && s.dead(t, now) == "" {
 			live = append(live, t)
@@ -346,8 +419,22 @@ func (s *Simulator) each(name string, refresh bool, do func(*token)) int {
 	return len(live)
 }
 
-// RefuseAll makes the API refuse every token, as one that is broken or that
-// trusts another auth server would; false ends that.
+// Move makes the step's tokens valid at instance from now on: the next login or
+// refresh names instance, an element of the step's Instances. Older tokens stay
+// valid at their instance until they are revoked. Move panics if the step has no
+// such instance.
+func (s *Simulator) Move(step, instance string) {
+	st := s.step(step)
+	if !slices.Contains(st.Instances, instance) {
+		panic(fmt.Sprintf("authtest: step %q has no instance %q", step, instance))
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st.instance = instance
+}
+
+// RefuseAll makes the API refuse every token, like an API that is broken or trusts
+// another auth server. RefuseAll(false) ends the refusals.
 func (s *Simulator) RefuseAll(refuse bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -358,7 +445,7 @@ func (s *Simulator) String() string {
 	return fmt.Sprintf("authtest simulator of %d steps at %s", len(s.steps), s.URL)
 }
 
-// GoString returns what String does: tokens aren't for printing.
+// GoString returns String, since tokens must not be printed.
 func (s *Simulator) GoString() string { return s.String() }
 
 func (s *Simulator) step(name string) *step {
@@ -371,206 +458,3 @@ func (s *Simulator) step(name string) *step {
 
 // now is the time by the server's clock.
 func (s *Simulator) now() time.Time { return time.Now().Add(s.cfg.ClockOffset) }
-
-// compile checks the configuration and fills in its defaults.
-func (s *Simulator) compile() error {
-	var errs []error
-	fail := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
-
-	if len(s.cfg.Steps) == 0 {
-		fail("no steps")
-	}
-	for _, conf := range s.cfg.Steps {
-		st, err := compileStep(conf)
-		if err != nil {
-			errs = append(errs, err)
-		}
-		if s.steps[st.Name] != nil {
-			fail("step %q: there are two of that name", st.Name)
-		}
-		s.steps[st.Name] = st
-		s.stats.Steps[st.Name] = StepStats{}
-		for path, at := range st.routes() {
-			if other, ok := s.routes[path]; ok {
-				fail("step %q: path %s is taken by step %q", st.Name, path, other.step.Name)
-			}
-			s.routes[path] = at
-		}
-	}
-	if err := s.compileGraph(); err != nil {
-		errs = append(errs, err)
-	}
-	if p := s.cfg.API.Prefix; p != "" && p[0] != '/' {
-		fail("API: prefix %q doesn't begin with a slash", p)
-	}
-	return errors.Join(errs...)
-}
-
-func compileStep(conf Step) (*step, error) {
-	var errs []error
-	fail := func(format string, args ...any) {
-		errs = append(errs, fmt.Errorf("step %q: "+format, append([]any{conf.Name}, args...)...))
-	}
-
-	st := &step{Step: conf, parents: slices.Sorted(maps.Keys(conf.Parents))}
-	if st.Name == "" || strings.Trim(st.Name, tokenChars) != "" {
-		fail("the name needs to be letters, digits and -._~")
-	}
-	st.Path = cmp.Or(st.Path, "/"+st.Name)
-	st.Method = cmp.Or(st.Method, http.MethodPost)
-	st.TokenType = cmp.Or(st.TokenType, "Bearer")
-	st.Status = cmp.Or(st.Status, http.StatusOK)
-	st.TokenField = cmp.Or(st.TokenField, "access_token")
-	st.TypeField = cmp.Or(st.TypeField, "token_type")
-	st.RefreshField = cmp.Or(st.RefreshField, "refresh_token")
-	st.ExpiryField = cmp.Or(st.ExpiryField, "expires_in")
-	if conf.ExpiryField == "" && (st.Expiry == ExpiresAtRFC3339 || st.Expiry == ExpiresAtUnix) {
-		st.ExpiryField = "expires_at"
-	}
-	if st.RefreshTokens {
-		st.RefreshPath = cmp.Or(st.RefreshPath, st.Path)
-	}
-
-	for _, path := range []string{st.Path, cmp.Or(st.RefreshPath, "/")} {
-		if path[0] != '/' {
-			fail("path %q doesn't begin with a slash", path)
-		}
-	}
-	if st.Status < 200 || st.Status > 299 {
-		fail("status %d isn't one of success", st.Status)
-	}
-	if st.TTL < 0 || st.RefreshTTL < 0 {
-		fail("a negative TTL")
-	}
-	if st.TTL > 0 && st.TTL < time.Second && (st.Expiry == ExpiresInNumber || st.Expiry == ExpiresInString) && st.TokenHeader == "" {
-		fail("a TTL of %v can't be told in whole seconds; set Expiry", st.TTL)
-	}
-	if st.Expiry < ExpiresInNumber || st.Expiry > ExpiryHidden {
-		fail("no such ExpiryFormat: %d", st.Expiry)
-	}
-	if st.ClientAuth < AnyClientAuth || st.ClientAuth > BodyClientAuth {
-		fail("no such ClientAuthMethod: %d", st.ClientAuth)
-	}
-	if st.ClientID == "" && st.ClientSecret != "" {
-		fail("a client secret without an id")
-	}
-	if !st.RefreshTokens && (st.Rotate || st.RefreshPath != "" || st.RefreshTTL != 0) {
-		fail("Rotate, RefreshPath and RefreshTTL need RefreshTokens")
-	}
-	if st.RefreshTokens && st.TokenHeader != "" {
-		fail("a refresh token has no place in a response whose token is in a header")
-	}
-	headers := make(map[string]string)
-	for _, parent := range st.parents {
-		header := http.CanonicalHeaderKey(conf.Parents[parent])
-		switch other, taken := headers[header]; {
-		case header == "":
-			fail("no header for the token of parent %q", parent)
-		case taken:
-			fail("parents %q and %q share the header %s", other, parent, header)
-		}
-		headers[header] = parent
-	}
-	if st.ClientID != "" && st.ClientAuth == BasicClientAuth && headers["Authorization"] != "" {
-		fail("HTTP Basic and parent %q both want the Authorization header", headers["Authorization"])
-	}
-	for _, field := range []string{st.TokenField, st.TypeField, st.RefreshField, st.ExpiryField} {
-		for part := range strings.SplitSeq(field, ".") {
-			if i, err := strconv.Atoi(part); part == "" || err == nil && (i < 0 || i > maxIndex) {
-				fail("field %q can't be reached", field)
-			}
-		}
-	}
-	if err := st.compileFields(); err != nil {
-		fail("%w", err)
-	}
-	return st, errors.Join(errs...)
-}
-
-// maxIndex bounds the arrays that a field name like "data.0.token" makes.
-const maxIndex = 99
-
-// tokenChars are those of a token that need no quoting anywhere (RFC 3986
-// calls them unreserved).
-const tokenChars = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~"
-
-// compileFields brings the wanted fields into the form that a request's
-// fields are decoded to.
-func (st *step) compileFields() error {
-	if st.JSON != nil && st.Form != nil {
-		return errors.New("both JSON and Form are set")
-	}
-	if st.JSON != nil {
-		b, err := json.Marshal(st.JSON)
-		if err != nil {
-			// Without err: it may quote a value.
-			return errors.New("JSON can't be encoded")
-		}
-		if st.want, err = decodeObject(b); err != nil {
-			return errors.New("JSON can't be decoded again")
-		}
-	}
-	if st.Form != nil {
-		st.want = make(map[string]any, len(st.Form))
-		for k, v := range st.Form {
-			st.want[k] = v
-		}
-	}
-	if st.RefreshTokens && st.RefreshPath == st.Path && st.want["grant_type"] == grantRefresh {
-		return errors.New("a login by refresh token needs a RefreshPath, to be told from a refresh")
-	}
-	extra, err := json.Marshal(st.Extra)
-	if err != nil {
-		return errors.New("Extra can't be encoded")
-	}
-	if st.Extra != nil {
-		st.extra = extra
-	}
-	return nil
-}
-
-// routes are the paths that lead to the step.
-func (st *step) routes() map[string]route {
-	m := map[string]route{st.Path: {step: st}}
-	if st.RefreshTokens && st.RefreshPath != st.Path {
-		m[st.RefreshPath] = route{step: st, refresh: true}
-	}
-	return m
-}
-
-// compileGraph finds the leaf.
-func (s *Simulator) compileGraph() error {
-	var errs []error
-	isParent := make(map[string]bool)
-	for _, conf := range s.cfg.Steps {
-		for _, parent := range slices.Sorted(maps.Keys(conf.Parents)) {
-			if s.steps[parent] == nil {
-				errs = append(errs, fmt.Errorf("step %q: unknown parent %q", conf.Name, parent))
-			}
-			isParent[parent] = true
-		}
-	}
-	var leaves []string
-	for _, conf := range s.cfg.Steps {
-		if !isParent[conf.Name] {
-			leaves = append(leaves, strconv.Quote(conf.Name))
-			s.leaf = s.steps[conf.Name]
-		}
-	}
-	if len(leaves) > 1 {
-		errs = append(errs, fmt.Errorf("more than one leaf: %s", strings.Join(leaves, ", ")))
-	}
-
-	// Take away steps whose parents are all gone, until none is left, or
-	// only a cycle and what hangs on it.
-	left := maps.Clone(s.steps)
-	for range s.steps {
-		maps.DeleteFunc(left, func(_ string, st *step) bool {
-			return !slices.ContainsFunc(st.parents, func(p string) bool { return left[p] != nil })
-		})
-	}
-	if len(left) > 0 {
-		errs = append(errs, fmt.Errorf("a cycle among the steps %q", slices.Sorted(maps.Keys(left))))
-	}
-	return errors.Join(errs...)
-}

@@ -1,9 +1,10 @@
-// What the API accepts: the paths behind the auth server, and the refusals
-// that a test can hold back. server.go is the front.
+// The API's checks: the paths behind the auth server, and the refusals that a test
+// can hold back. The configuration is in server.go.
 
 package authtest
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -16,26 +17,25 @@ import (
 	"time"
 )
 
-// Echo is what the API answers with, as JSON, unless it has a Handler.
+// Echo is the API's answer, as JSON, unless the API has a Handler.
 type Echo struct {
-	// Request is the number of this request among those to the API,
-	// refused ones included; the first is 1.
+	// Request is the number of the request among all requests to the API, including
+	// refused requests; the first is 1.
 	Request int `json:"request"`
 
 	Method string `json:"method"`
 	Path   string `json:"path"`
 
-	// Token names the token that was accepted without giving it away:
-	// "user-3" for the third one of step user. It is "" on an open path.
+	// Token names the accepted token without revealing the token: "user-3" for the
+	// third token of step user. Token is "" on an open path.
 	Token string `json:"token"`
 
-	// BodyBytes and BodySHA256 (in hexadecimal) are what came in the
-	// request's body.
+	// BodyBytes and BodySHA256 (in hexadecimal) describe the request's body.
 	BodyBytes  int64  `json:"body_bytes"`
 	BodySHA256 string `json:"body_sha256"`
 }
 
-// serveAPI answers a request that isn't for a step.
+// serveAPI answers a request to the API.
 func (s *Simulator) serveAPI(w http.ResponseWriter, r *http.Request) {
 	if !strings.HasPrefix(r.URL.Path, s.cfg.API.Prefix) {
 		s.countPath(r)
@@ -44,32 +44,44 @@ func (s *Simulator) serveAPI(w http.ResponseWriter, r *http.Request) {
 	}
 	n, fault := s.apiRequest(r)
 	fault.serve(w, r, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		ans, gate := s.judge(r)
+		ans, gate := s.judge(r, s.readAPI(w, r))
 		switch ans.outcome {
 		case Accepted:
+			maps.Copy(w.Header(), ans.header)
 			s.serveResource(w, r, n, ans.token)
 		default:
-			// The token was judged when the request came; what is
-			// held back is the answer.
+			// The token was judged when the request arrived; only the answer is
+			// held back.
 			if gate != nil && gate.wait(r.Context()) != nil {
 				panic(http.ErrAbortHandler)
 			}
-			if ans.handler != nil {
-				ans.handler.ServeHTTP(w, r)
-				return
-			}
-			maps.Copy(w.Header(), ans.header)
-			writeJSON(w, ans.status, ans.body)
+			ans.write(w, r)
 		}
 	}))
 }
 
-// judge looks at the request's token, and takes note of the outcome. It
-// returns the gate that a refusal has to pass, if there is one.
-func (s *Simulator) judge(r *http.Request) (*answer, *Gate) {
+// readAPI reads the body of a request if a place is in the body, and restores the
+// body.
+func (s *Simulator) readAPI(w http.ResponseWriter, r *http.Request) ask {
+	if s.open(r) || !slices.ContainsFunc(s.wants, func(p *place) bool { return p.Field != "" }) {
+		return ask{}
+	}
+	a, body := readFields(w, r)
+	r.Body = io.NopCloser(bytes.NewReader(body))
+	return a
+}
+
+// open reports whether the request's path needs no token.
+func (s *Simulator) open(r *http.Request) bool {
+	return slices.Contains(s.cfg.API.Open, r.URL.Path)
+}
+
+// judge checks the request's token and records the outcome. For a refusal, judge
+// also returns the gate that holds refusals, if any.
+func (s *Simulator) judge(r *http.Request, a ask) (*answer, *Gate) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	ans := s.inspect(r, time.Now())
+	ans := s.inspect(r, a, time.Now())
 	s.stats.API.add(ans.outcome)
 	s.log(r, nil, false, ans.outcome, ans.token, ans.reason)
 	if ans.outcome == Refused {
@@ -78,31 +90,44 @@ func (s *Simulator) judge(r *http.Request) (*answer, *Gate) {
 	return ans, nil
 }
 
-func (s *Simulator) inspect(r *http.Request, now time.Time) *answer {
+func (s *Simulator) inspect(r *http.Request, a ask, now time.Time) *answer {
 	api := s.cfg.API
-	if slices.Contains(api.Open, r.URL.Path) {
+	if s.open(r) {
 		return &answer{outcome: Accepted}
 	}
-	header := api.Header
-	if header == "" {
-		header = "Authorization"
+	if a.refused != nil {
+		return a.refused
 	}
-	t, reason, status := s.present(r, header, s.leaf, now)
-	if t != nil && s.refuseAll {
-		t, reason = nil, "every token is refused"
+	got, fl := s.present(r, s.wants, a.fields, now)
+	t := got.first
+	if fl == nil {
+		if why := s.checkSignature(r, t); why != "" {
+			fl = &flaw{reason: why, status: http.StatusUnauthorized, step: t.step}
+		}
 	}
-	if t == nil {
-		ans := refuseToken(status, s.leaf.TokenType, reason)
+	if fl == nil && s.refuseAll {
+		fl = &flaw{reason: "every token is refused", status: http.StatusUnauthorized, step: t.step}
+	}
+	if fl != nil {
+		ans := fl.answer("Bearer")
 		ans.handler = api.Refused
 		return ans
 	}
 	if slices.Contains(api.InsufficientScope, r.URL.Path) {
 		ans := refuse(http.StatusForbidden, "insufficient_scope", "no token is good enough here")
 		ans.outcome, ans.token = Forbidden, t
-		ans.header.Set("WWW-Authenticate", s.leaf.TokenType+` realm="authtest", error="insufficient_scope", scope="more"`)
+		ans.header.Set("WWW-Authenticate", t.step.TokenType+` realm="authtest", error="insufficient_scope", scope="more"`)
 		return ans
 	}
-	return &answer{outcome: Accepted, token: t}
+	ans := &answer{outcome: Accepted, token: t, header: make(http.Header)}
+	for st, t := range got.tokens {
+		for name, v := range st.Values {
+			if v.Rotate > 0 {
+				ans.giveOut(r, v, s.renew(t, name))
+			}
+		}
+	}
+	return ans
 }
 
 // serveResource is the API proper.
@@ -124,12 +149,12 @@ func (s *Simulator) serveResource(w http.ResponseWriter, r *http.Request, n int,
 	writeJSON(w, http.StatusOK, echo)
 }
 
-// HoldRefusals makes the API hold its refusals back from now on: a token is
-// judged when its request arrives, and the answer waits at the gate. That is
-// how a test has many requests in flight with one revoked token, and lets
-// their refusals come late and one by one.
+// HoldRefusals makes the API hold back its refusals from now on: the API judges a token
+// when the request arrives, and the answer waits at the gate. So a test can have many
+// requests in flight with the same revoked token, and release their refusals late and
+// one by one.
 //
-// While refusals are held already, the same gate is returned.
+// If refusals are already held, HoldRefusals returns the same gate.
 func (s *Simulator) HoldRefusals() *Gate {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -143,9 +168,9 @@ func (s *Simulator) HoldRefusals() *Gate {
 type Gate struct {
 	sim *Simulator
 
-	mu      sync.Mutex      // guards what follows
+	mu      sync.Mutex      // guards the fields below
 	open    bool            // nothing is held any more
-	held    []chan struct{} // one for each request, oldest first; closed to let it go
+	held    []chan struct{} // a channel for each request, oldest first; closing a channel releases the request
 	arrived chan struct{}   // closed when held grows; made by Await
 }
 
@@ -177,8 +202,8 @@ func (g *Gate) Await(ctx context.Context, n int) error {
 	}
 }
 
-// Release lets the n refusals go that have been held longest, and returns how
-// many there were. Those that arrive later are held as before.
+// Release releases the n refusals that have been held longest, and returns how many
+// refusals were released. Later refusals are still held.
 func (g *Gate) Release(n int) int {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -190,7 +215,7 @@ func (g *Gate) Release(n int) int {
 	return n
 }
 
-// Open lets every refusal go, and no later one is held.
+// Open releases every refusal, and ends the holding.
 func (g *Gate) Open() {
 	g.sim.mu.Lock()
 	if g.sim.gate == g {
@@ -207,7 +232,7 @@ func (g *Gate) Open() {
 	g.held = nil
 }
 
-// wait holds the caller until it is released, or its request's context ends.
+// wait blocks until the gate releases the refusal, or the request's context ends.
 func (g *Gate) wait(ctx context.Context) error {
 	g.mu.Lock()
 	if g.open {

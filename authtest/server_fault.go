@@ -1,4 +1,4 @@
-// What goes wrong on request. server.go is the front.
+// Faults on request. The configuration is in server.go.
 
 package authtest
 
@@ -14,13 +14,12 @@ import (
 	"time"
 )
 
-// Fault is something that goes wrong with a request. The zero Fault changes
-// nothing.
+// Fault is a failure of a request. The zero Fault changes nothing.
 //
-// With a Status, RetryAfter, Body or HTML the request isn't looked at: the
-// fault is the answer. With Hang there is none. Otherwise the request is
-// served as usual and the answer suffers: it is late, slow or cut off, though
-// the token has been issued, or the refresh token spent.
+// With a Status, RetryAfter, Body or HTML, the fault is the answer, and the request
+// isn't examined. With Hang there is no answer. Any other fault affects only the
+// answer: the request is served as usual, so the token is issued or the refresh
+// token spent, but the answer is late, slow or cut off.
 type Fault struct {
 	// Times is how many requests the fault strikes. 0 means all, until
 	// Fail or FailAPI is called again.
@@ -34,7 +33,7 @@ type Fault struct {
 	// means no header; for a date use Header.
 	RetryAfter time.Duration
 
-	// Header holds more fields of the answer. Alone it changes nothing.
+	// Header holds further fields of the answer. Header alone doesn't make a fault.
 	Header http.Header
 
 	// Body is the body of the answer and ContentType its type. "" means
@@ -50,8 +49,8 @@ type Fault struct {
 	// Hang leaves the request without an answer until its context ends.
 	Hang bool
 
-	// Drop closes the connection before the answer, and Reset in the
-	// middle of its body, so that the client can't know what happened.
+	// Drop closes the connection before the answer, and Reset in the middle of the
+	// answer's body, so that the client can't know the outcome.
 	Drop  bool
 	Reset bool
 
@@ -59,13 +58,13 @@ type Fault struct {
 	Drip time.Duration
 }
 
-// Fail makes a step's requests meet faults, refreshes included: the first one
-// as many times as it says, then the next. It replaces those of an earlier
-// call; with none, the step works again. It panics if a fault has a negative
-// duration or count, or a status that is none.
+// Fail makes a step's requests, including refreshes, meet faults: the first fault
+// as often as its Times says, then the next fault. Fail replaces the faults of an
+// earlier call; without faults, the step works again. Fail panics if a fault has a
+// negative duration or count, or an invalid status.
 func (s *Simulator) Fail(step string, faults ...Fault) { s.setFaults(s.step(step), faults) }
 
-// FailAPI does for the API what Fail does for a step.
+// FailAPI is like Fail, for the API.
 func (s *Simulator) FailAPI(faults ...Fault) { s.setFaults(nil, faults) }
 
 // Down makes the auth server unreachable: every connection to a step's path
@@ -91,8 +90,7 @@ func (s *Simulator) setFaults(st *step, faults []Fault) {
 	s.faults[st] = slices.Clone(faults)
 }
 
-// nextFault takes the fault that the next request to st meets. The caller
-// holds s.mu.
+// nextFault returns the fault of the next request to st. The caller holds s.mu.
 func (s *Simulator) nextFault(st *step) Fault {
 	queue := s.faults[st]
 	if len(queue) == 0 {
@@ -132,11 +130,11 @@ func (f Fault) reason() string {
 	return fmt.Sprintf("fault: status %d", f.status())
 }
 
-// serve answers with next, or what f makes of it.
+// serve answers with next, changed by f.
 func (f Fault) serve(w http.ResponseWriter, r *http.Request, next http.Handler) {
 	pause(r, f.Delay)
 	if f.Hang {
-		// net/http notices that the client has left once the body is read.
+		// Read the body, since only then net/http notices that the client has left.
 		io.Copy(io.Discard, r.Body)
 		<-r.Context().Done()
 		panic(http.ErrAbortHandler)
@@ -177,7 +175,7 @@ func (f Fault) serve(w http.ResponseWriter, r *http.Request, next http.Handler) 
 	}
 }
 
-// answer is the canned one.
+// answer writes the fault's own answer.
 func (f Fault) answer(w http.ResponseWriter, r *http.Request) {
 	body, kind := f.Body, f.ContentType
 	if body == "" {

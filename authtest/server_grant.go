@@ -1,5 +1,5 @@
-// How a step grants a token: who asks, with what credentials and which parent
-// tokens, and what becomes of a refresh token. server.go is the front.
+// How a step grants a token: the client's credentials, the parent tokens, and
+// refresh tokens. The configuration is in server.go.
 
 package authtest
 
@@ -15,7 +15,6 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 )
@@ -25,30 +24,36 @@ const maxAsk = 1 << 20
 
 const grantRefresh = "refresh_token"
 
-// token is one access or refresh token. It is known by its label wherever
-// something is reported.
+// token is an access or refresh token. Reports name a token by its label.
 type token struct {
 	step    *step
 	label   string // "user-3", "user-refresh-3"
 	value   string // the label and a random part
 	refresh bool
+	begun   time.Time
 	expires time.Time // zero: never
 	revoked bool
+	ended   bool     // revoked by a login beyond MaxSessions
 	spent   bool     // a rotated refresh token that was used
-	parents []*token // made from these; a refreshed token has those of the login
+	parents []*token // the tokens used for the login; a refreshed token has the login's parents
 	family  *family
+
+	values   map[string][]string // by name, the valid values, newest first
+	instance string              // the only valid place; "": anywhere
 }
 
-// family is all that goes back to one login of a step.
+// family is the tokens that descend from a login of a step.
 type family struct {
 	tokens []*token
 	killed bool
 }
 
-// dead says why t is no good any more; "" if it still is. The caller holds
+// dead returns the reason why t is invalid, or "" if t is live. The caller holds
 // s.mu.
 func (s *Simulator) dead(t *token, now time.Time) string {
 	switch {
+	case t.ended:
+		return t.label + " was ended by a later login"
 	case t.revoked:
 		return t.label + " is revoked"
 	case !t.expires.IsZero() && !now.Before(t.expires):
@@ -75,22 +80,9 @@ func revokedAncestor(t *token) *token {
 	return nil
 }
 
-// find looks an access token of st up by its value. It returns why there is
-// no live one. The caller holds s.mu.
-func (s *Simulator) find(st *step, value string, now time.Time) (*token, string) {
-	t := s.tokens[value]
-	if t == nil || t.step != st || t.refresh {
-		return nil, "not a token of step " + st.Name
-	}
-	if why := s.dead(t, now); why != "" {
-		return nil, why
-	}
-	return t, ""
-}
-
 // issue makes an access or refresh token. The caller holds s.mu.
 func (s *Simulator) issue(st *step, refresh bool, parents []*token, fam *family, now time.Time) *token {
-	t := &token{step: st, refresh: refresh, parents: parents, family: fam}
+	t := &token{step: st, begun: now, refresh: refresh, parents: parents, family: fam}
 	ttl := st.TTL
 	if refresh {
 		st.renewed++
@@ -106,7 +98,24 @@ func (s *Simulator) issue(st *step, refresh bool, parents []*token, fam *family,
 	t.value = t.label + "-" + rand.Text()
 	s.tokens[t.value] = t
 	fam.tokens = append(fam.tokens, t)
+	if !refresh {
+		t.instance = st.instance
+		t.values = make(map[string][]string, len(st.Values))
+		for name := range st.Values {
+			s.renew(t, name)
+		}
+	}
 	return t
+}
+
+// renew gives t the next value under name, and returns the value. The caller holds
+// s.mu.
+func (s *Simulator) renew(t *token, name string) string {
+	value := t.label + "-" + name + "-" + rand.Text()
+	s.values[valueKey{t.step, name, value}] = t
+	good := slices.Insert(t.values[name], 0, value)
+	t.values[name] = good[:min(len(good), max(1, t.step.Values[name].Rotate))]
+	return value
 }
 
 // ask is the body of a request for a token.
@@ -114,14 +123,16 @@ type ask struct {
 	kind    string // "json", "form" or "" if there is no body of either kind
 	fields  map[string]any
 	refresh bool    // a refresh token is to be redeemed
-	refused *answer // it can't be read
+	refused *answer // for an unreadable request
 }
 
-// answer is what a step says.
+// answer is the response of a step.
 type answer struct {
 	status  int
 	header  http.Header
 	body    any          // sent as JSON
+	text    string       // sent unchanged, if kind isn't ""
+	kind    string       // Content-Type of text
 	handler http.Handler // in place of all of the above, if not nil
 
 	outcome Outcome
@@ -153,38 +164,59 @@ func (s *Simulator) serveStep(w http.ResponseWriter, r *http.Request, at route) 
 		panic(http.ErrAbortHandler)
 	}
 	fault.serve(w, r, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		ans := s.grant(r, at, a)
-		if ans.handler != nil {
-			ans.handler.ServeHTTP(w, r)
-			return
-		}
-		maps.Copy(w.Header(), ans.header)
-		writeJSON(w, ans.status, ans.body)
+		s.grant(r, at, a).write(w, r)
 	}))
+}
+
+func (a *answer) write(w http.ResponseWriter, r *http.Request) {
+	if a.handler != nil {
+		a.handler.ServeHTTP(w, r)
+		return
+	}
+	maps.Copy(w.Header(), a.header)
+	if a.kind == "" {
+		writeJSON(w, a.status, a.body)
+		return
+	}
+	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("Content-Type", a.kind)
+	w.WriteHeader(a.status)
+	io.WriteString(w, a.text)
 }
 
 func writeJSON(w http.ResponseWriter, status int, v any) {
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	// The values are ours; what fails is the connection, and it is nobody's to report.
+	// v can always be encoded; only the connection can fail, and no caller needs
+	// the error.
 	json.NewEncoder(w).Encode(v)
 }
 
 // readAsk reads the request's body, as far as it can be understood without
 // looking at the step.
 func (s *Simulator) readAsk(w http.ResponseWriter, r *http.Request, at route) ask {
-	a := ask{fields: make(map[string]any), refresh: at.refresh}
+	a, _ := readFields(w, r)
+	a.refresh = at.refresh || at.renew
+	if a.fields["grant_type"] == grantRefresh && at.step.want["grant_type"] != grantRefresh {
+		a.refresh = true
+	}
+	return a
+}
+
+// readFields reads the body's fields, and returns the body, too.
+func readFields(w http.ResponseWriter, r *http.Request) (a ask, body []byte) {
+	a.fields = make(map[string]any)
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxAsk))
 	if tooLarge := new(http.MaxBytesError); errors.As(err, &tooLarge) {
 		a.refused = refuse(http.StatusRequestEntityTooLarge, "invalid_request", "the body is too large")
-		return a
+		return a, body
 	} else if err != nil {
 		a.refused = refuse(http.StatusBadRequest, "invalid_request", "the body can't be read")
-		return a
+		return a, body
 	}
 	if len(body) == 0 {
-		return a
+		return a, body
 	}
 	switch kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); {
 	case kind == "application/json" || strings.HasSuffix(kind, "+json"):
@@ -207,14 +239,11 @@ func (s *Simulator) readAsk(w http.ResponseWriter, r *http.Request, at route) as
 	default:
 		a.refused = refuse(http.StatusUnsupportedMediaType, "invalid_request", "the body is neither JSON nor a form")
 	}
-	if a.fields["grant_type"] == grantRefresh && at.step.want["grant_type"] != grantRefresh {
-		a.refresh = true
-	}
-	return a
+	return a, body
 }
 
-// decodeObject decodes one JSON object, with numbers as they are spelled, so
-// that large ones can be told apart.
+// decodeObject decodes a JSON object, and keeps the spelling of numbers, so that
+// large numbers can be told apart.
 func decodeObject(b []byte) (map[string]any, error) {
 	var m map[string]any
 	dec := json.NewDecoder(bytes.NewReader(b))
@@ -231,7 +260,7 @@ func decodeObject(b []byte) (map[string]any, error) {
 	return m, nil
 }
 
-// grant decides, and takes note of what it decided.
+// grant decides on a request and records the decision.
 func (s *Simulator) grant(r *http.Request, at route, a ask) *answer {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -245,7 +274,7 @@ func (s *Simulator) grant(r *http.Request, at route, a ask) *answer {
 
 func (s *Simulator) decide(r *http.Request, at route, a ask, now time.Time) *answer {
 	st, method := at.step, at.step.Method
-	if at.refresh {
+	if at.refresh || at.renew {
 		method = http.MethodPost
 	}
 	if r.Method != method {
@@ -256,23 +285,39 @@ func (s *Simulator) decide(r *http.Request, at route, a ask, now time.Time) *ans
 	if a.refused != nil {
 		return a.refused
 	}
+	if at.renew {
+		return s.extend(r, st, a, now)
+	}
 	for _, secret := range []string{"client_secret", "refresh_token", "password"} {
-		if r.URL.Query().Has(secret) {
+		if r.URL.Query().Has(secret) && !slices.ContainsFunc(st.wants, func(p *place) bool { return p.Query == secret }) {
 			return refuse(http.StatusBadRequest, "invalid_request", "a secret in the URL")
 		}
 	}
 	if ans := st.checkClient(r, a); ans != nil {
+		return st.denied(ans)
+	}
+	wants := st.wants
+	if a.refresh {
+		wants = slices.DeleteFunc(slices.Clone(wants), func(p *place) bool { return p.step != nil || p.Field != "" })
+	}
+	got, flaw := s.present(r, wants, a.fields, now)
+	if flaw != nil {
+		ans := flaw.answer(st.TokenType)
+		ans.handler = st.Refused
 		return ans
 	}
 	if a.refresh {
-		return s.redeem(at, a, now)
-	}
-	parents, ans := s.checkParents(r, st, now)
-	if ans != nil {
-		return ans
+		return s.redeem(r, at, a, now)
 	}
 	if ans := st.checkFields(a); ans != nil {
+		return st.denied(ans)
+	}
+	if ans := s.makeRoom(st, now); ans != nil {
 		return ans
+	}
+	var parents []*token
+	for _, name := range st.parents {
+		parents = append(parents, got.tokens[s.steps[name]])
 	}
 	fam := new(family)
 	t := s.issue(st, false, parents, fam, now)
@@ -280,7 +325,57 @@ func (s *Simulator) decide(r *http.Request, at route, a ask, now time.Time) *ans
 	if st.RefreshTokens {
 		refresh = s.issue(st, true, parents, fam, now)
 	}
-	return s.granted(t, refresh)
+	if st.MaxSessions > 0 {
+		st.sessions = append(st.sessions, fam)
+	}
+	return s.granted(r, t, refresh, now)
+}
+
+// extend extends the life of the token in r. The caller holds s.mu.
+func (s *Simulator) extend(r *http.Request, st *step, a ask, now time.Time) *answer {
+	got, flaw := s.present(r, st.renews, a.fields, now)
+	if flaw != nil {
+		ans := flaw.answer(st.TokenType)
+		ans.handler = st.Refused
+		return ans
+	}
+	t := got.tokens[st]
+	t.expires = now.Add(st.TTL)
+	if last := t.begun.Add(st.MaxTTL); st.MaxTTL > 0 && last.Before(t.expires) {
+		t.expires = last
+	}
+	return s.granted(r, t, nil, now)
+}
+
+// denied returns ans with the step's Denied as handler.
+func (st *step) denied(ans *answer) *answer {
+	ans.handler = st.Denied
+	return ans
+}
+
+// makeRoom ends the oldest session if there are as many as there may be, or
+// returns the answer that there is no room. The caller holds s.mu.
+func (s *Simulator) makeRoom(st *step, now time.Time) *answer {
+	if st.MaxSessions == 0 {
+		return nil
+	}
+	st.sessions = slices.DeleteFunc(st.sessions, func(fam *family) bool {
+		return !slices.ContainsFunc(fam.tokens, func(t *token) bool { return !t.spent && s.dead(t, now) == "" })
+	})
+	if len(st.sessions) < st.MaxSessions {
+		return nil
+	}
+	if st.KeepSessions {
+		return refuse(http.StatusTooManyRequests, "too_many_sessions", "as many sessions are live as there may be")
+	}
+	for _, t := range st.sessions[0].tokens {
+		t.revoked, t.ended = true, true
+	}
+	st.sessions = st.sessions[1:]
+	c := s.stats.Steps[st.Name]
+	c.Ended++
+	s.stats.Steps[st.Name] = c
+	return nil
 }
 
 // checkClient checks the client's id and secret.
@@ -298,8 +393,8 @@ func (st *step) checkClient(r *http.Request, a ask) *answer {
 	}
 	switch {
 	case basic && st.ClientAuth != BodyClientAuth:
-		// Both are form-encoded first (RFC 6749 §2.3.1). What can't be
-		// decoded is wrong.
+		// Both are form-encoded first (RFC 6749 §2.3.1). Text that can't be decoded
+		// is wrong.
 		var err1, err2 error
 		id, err1 = url.QueryUnescape(id)
 		secret, err2 = url.QueryUnescape(secret)
@@ -320,59 +415,19 @@ func (st *step) checkClient(r *http.Request, a ask) *answer {
 	return ans
 }
 
-// authorizationTaken reports whether a parent's token comes in the header
-// that HTTP Basic would need.
+// authorizationTaken reports whether a parent's token, or a text, comes in the
+// header that HTTP Basic would need.
 func (st *step) authorizationTaken() bool {
 	for _, header := range st.Parents {
-		if http.CanonicalHeaderKey(header) == "Authorization" {
+		if (Place{Header: header}).authorization() {
 			return true
 		}
 	}
-	return false
+	return slices.ContainsFunc(st.Wants, Place.authorization)
 }
 
-// checkParents looks for a live token of each parent.
-func (s *Simulator) checkParents(r *http.Request, st *step, now time.Time) ([]*token, *answer) {
-	var parents []*token
-	for _, name := range st.parents {
-		t, reason, status := s.present(r, st.Parents[name], s.steps[name], now)
-		if t == nil {
-			ans := refuseToken(status, s.steps[name].TokenType, reason)
-			ans.handler = st.Refused
-			return nil, ans
-		}
-		parents = append(parents, t)
-	}
-	return parents, nil
-}
-
-// present finds the token of st that r brings in header, or says why there is
-// none. A reason of "" is that the header is missing.
-func (s *Simulator) present(r *http.Request, header string, st *step, now time.Time) (t *token, reason string, status int) {
-	values := r.Header.Values(header)
-	if len(values) > 1 {
-		return nil, "more than one " + header + " header", http.StatusBadRequest
-	}
-	value := ""
-	if len(values) == 1 {
-		value = values[0]
-	}
-	if http.CanonicalHeaderKey(header) == "Authorization" {
-		scheme, rest, _ := strings.Cut(value, " ")
-		if !strings.EqualFold(scheme, st.TokenType) {
-			// Another scheme is as good as none (RFC 6750 §3.1).
-			return nil, "", http.StatusUnauthorized
-		}
-		value = rest
-	} else if value == "" {
-		return nil, "", http.StatusUnauthorized
-	}
-	t, reason = s.find(st, value, now)
-	return t, reason, http.StatusUnauthorized
-}
-
-// refuseToken is an error answer of RFC 6750 §3. A request that brought no
-// token at all isn't told an error.
+// refuseToken returns an error answer of RFC 6750 §3. A request without any token
+// gets a challenge without an error.
 func refuseToken(status int, scheme, reason string) *answer {
 	code := "invalid_token"
 	if status == http.StatusBadRequest {
@@ -389,7 +444,7 @@ func refuseToken(status int, scheme, reason string) *answer {
 	return ans
 }
 
-// checkFields compares the request's fields with what the step wants.
+// checkFields compares the request's fields with the fields of the step.
 func (st *step) checkFields(a ask) *answer {
 	if ans := st.checkKind(a); ans != nil {
 		return ans
@@ -411,8 +466,8 @@ func (st *step) checkFields(a ask) *answer {
 	return nil
 }
 
-// checkKind checks that the body is of the kind that the step wants. RFC 6749
-// knows forms only, and no status but 400 for anything else.
+// checkKind checks that the body has the kind that the step wants. RFC 6749 has
+// forms only, and status 400 for any other body.
 func (st *step) checkKind(a ask) *answer {
 	switch {
 	case st.JSON != nil && a.kind != "json":
@@ -431,22 +486,32 @@ func sameJSON(a, b any) bool {
 }
 
 // redeem takes a refresh token.
-func (s *Simulator) redeem(at route, a ask, now time.Time) *answer {
+func (s *Simulator) redeem(r *http.Request, at route, a ask, now time.Time) *answer {
 	st := at.step
+	t, next, ans := s.spend(st, at, a, now)
+	if ans != nil {
+		return st.denied(ans)
+	}
+	return s.granted(r, t, next, now)
+}
+
+// spend makes an access token of a refresh token, and the next refresh token
+// where they rotate. The caller holds s.mu.
+func (s *Simulator) spend(st *step, at route, a ask, now time.Time) (t, next *token, ans *answer) {
 	grant, named := a.fields["grant_type"]
 	if !st.RefreshTokens || grant != grantRefresh && (named || !at.refresh) {
-		return refuse(http.StatusBadRequest, "unsupported_grant_type", "not a grant type of this path")
+		return nil, nil, refuse(http.StatusBadRequest, "unsupported_grant_type", "not a grant type of this path")
 	}
 	if ans := st.checkKind(a); ans != nil {
-		return ans
+		return nil, nil, ans
 	}
 	value, _ := a.fields["refresh_token"].(string)
 	if value == "" {
-		return refuse(http.StatusBadRequest, "invalid_request", "field refresh_token is missing")
+		return nil, nil, refuse(http.StatusBadRequest, "invalid_request", "field refresh_token is missing")
 	}
 	old := s.tokens[value]
 	if old == nil || old.step != st || !old.refresh {
-		return refuse(http.StatusBadRequest, "invalid_grant", "not a refresh token of step "+st.Name)
+		return nil, nil, refuse(http.StatusBadRequest, "invalid_grant", "not a refresh token of step "+st.Name)
 	}
 	if old.spent && !old.family.killed {
 		old.family.killed = true
@@ -454,83 +519,15 @@ func (s *Simulator) redeem(at route, a ask, now time.Time) *answer {
 			t.revoked = true
 		}
 		s.stats.FamiliesKilled++
-		return refuse(http.StatusBadRequest, "invalid_grant", old.label+" was used before; its whole family is revoked")
+		return nil, nil, refuse(http.StatusBadRequest, "invalid_grant", old.label+" was used before; its whole family is revoked")
 	}
 	if why := s.dead(old, now); why != "" {
-		return refuse(http.StatusBadRequest, "invalid_grant", why)
+		return nil, nil, refuse(http.StatusBadRequest, "invalid_grant", why)
 	}
-	t := s.issue(st, false, old.parents, old.family, now)
-	var next *token
+	t = s.issue(st, false, old.parents, old.family, now)
 	if st.Rotate {
 		old.spent = true
 		next = s.issue(st, true, old.parents, old.family, now)
 	}
-	return s.granted(t, next)
-}
-
-// granted is the answer that hands t out, and the refresh token if there is
-// one.
-func (s *Simulator) granted(t, refresh *token) *answer {
-	st := t.step
-	ans := &answer{status: st.Status, header: make(http.Header), outcome: Granted, token: t}
-	body := make(map[string]any)
-	if st.extra != nil {
-		// compileFields has encoded it.
-		body, _ = decodeObject(st.extra)
-	}
-	ans.body = body
-	if st.TokenHeader != "" {
-		ans.header.Set(st.TokenHeader, t.value)
-		return ans
-	}
-	set := func(field string, v any) { put(body, strings.Split(field, "."), v) }
-	set(st.TokenField, t.value)
-	set(st.TypeField, st.TokenType)
-	if refresh != nil {
-		set(st.RefreshField, refresh.value)
-	}
-	if st.TTL == 0 {
-		return ans
-	}
-	seconds := int64(st.TTL / time.Second)
-	expires := t.expires.Add(s.cfg.ClockOffset)
-	switch st.Expiry {
-	case ExpiresInNumber:
-		set(st.ExpiryField, seconds)
-	case ExpiresInString:
-		set(st.ExpiryField, strconv.FormatInt(seconds, 10))
-	case ExpiresInFloat:
-		f := strconv.FormatFloat(st.TTL.Seconds(), 'f', -1, 64)
-		if !strings.Contains(f, ".") {
-			f += ".0"
-		}
-		set(st.ExpiryField, json.RawMessage(f))
-	case ExpiresAtRFC3339:
-		set(st.ExpiryField, expires.UTC().Format(time.RFC3339))
-	case ExpiresAtUnix:
-		set(st.ExpiryField, expires.Unix())
-	}
-	return ans
-}
-
-// put stores v in a tree of objects and arrays, and returns the tree. A
-// number leads into an array, unless there is an object already.
-func put(tree any, path []string, v any) any {
-	if len(path) == 0 {
-		return v
-	}
-	object, isObject := tree.(map[string]any)
-	if i, err := strconv.Atoi(path[0]); err == nil && !isObject {
-		array, _ := tree.([]any)
-		for len(array) <= i {
-			array = append(array, nil)
-		}
-		array[i] = put(array[i], path[1:], v)
-		return array
-	}
-	if !isObject {
-		object = make(map[string]any)
-	}
-	object[path[0]] = put(object[path[0]], path[1:], v)
-	return object
+	return t, next, nil
 }

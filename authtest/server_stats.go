@@ -1,5 +1,5 @@
-// What the simulator has seen: counters and a log, neither with a token in it.
-// server.go is the front.
+// The simulator's counters and log, which contain no tokens. The configuration is
+// in server.go.
 
 package authtest
 
@@ -12,14 +12,14 @@ import (
 
 // Stats is a snapshot of a Simulator's counters.
 type Stats struct {
-	// Steps has an entry for every step, by its name.
+	// Steps has an entry for every step, by name.
 	Steps map[string]StepStats
 
 	// API counts the requests to the API.
 	API Count
 
-	// FamiliesKilled is how often a refresh token that had been used
-	// before was used again, which revoked all that came of its login.
+	// FamiliesKilled counts reuses of a spent refresh token. Each reuse revoked all
+	// tokens that descend from the same login.
 	FamiliesKilled int
 
 	// Paths counts the requests by path.
@@ -31,11 +31,13 @@ type StepStats struct {
 	Fetches   Count // requests for a token by credentials and parents
 	Refreshes Count // requests for a token by refresh token
 
-	Live        int // access tokens that are good now
-	LiveRefresh int // refresh tokens that are good now
+	Live        int // live access tokens
+	LiveRefresh int // live refresh tokens
+
+	Ended int // sessions ended by a later login; see Step.MaxSessions
 }
 
-// count returns the counters of one of the two kinds of request.
+// count returns the counters of refreshes or of fetches.
 func (c *StepStats) count(refresh bool) *Count {
 	if refresh {
 		return &c.Refreshes
@@ -43,12 +45,12 @@ func (c *StepStats) count(refresh bool) *Count {
 	return &c.Fetches
 }
 
-// Count counts requests by outcome. A request is counted as attempted when it
-// arrives and in one of the other fields when that is decided.
+// Count counts requests by outcome. A request counts as attempted when the request
+// arrives, and in another field when the outcome is decided.
 type Count struct {
 	Attempted int
-	OK        int // a step granted a token, the API accepted one
-	Refused   int // no, for the reasons that the protocol has
+	OK        int // a step granted a token, the API accepted a token
+	Refused   int // refused by the rules of the protocol
 	Forbidden int // the API's 403 for insufficient scope
 	Failed    int // answered by a Fault, or not at all
 }
@@ -66,29 +68,29 @@ func (c *Count) add(o Outcome) {
 	}
 }
 
-// Outcome is what became of a request.
+// Outcome is the outcome of a request.
 type Outcome string
 
 // The outcomes.
 const (
 	Granted   Outcome = "granted"   // a step gave out a token
-	Accepted  Outcome = "accepted"  // the API took the token, or needed none
+	Accepted  Outcome = "accepted"  // the API accepted the token, or needed no token
 	Refused   Outcome = "refused"   // a step or the API said no
 	Forbidden Outcome = "forbidden" // the API took the token and said insufficient_scope
 	Failed    Outcome = "failed"    // a Fault, or the server was down
 )
 
-// Event is one request in the log.
+// Event is a request in the log.
 type Event struct {
-	Time    time.Time // when it was decided, by the test's clock
+	Time    time.Time // of the decision, by the test's clock
 	Step    string    // "" for the API
 	Refresh bool      // a refresh token was to be redeemed
 	Method  string
 	Path    string
 	Outcome Outcome
 
-	// Token names the token that was granted or accepted, without giving
-	// it away: "user-3" is the third one of step user.
+	// Token names the granted or accepted token without revealing the token:
+	// "user-3" is the third token of step user.
 	Token string
 
 	// Reason says why a request was refused or failed.
@@ -121,14 +123,14 @@ func (s *Simulator) Stats() Stats {
 	return snap
 }
 
-// Log returns what happened, oldest first: the last 10,000 requests.
+// Log returns the events, oldest first: the last 10,000 requests.
 func (s *Simulator) Log() []Event {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Clone(s.events[max(0, len(s.events)-maxEvents):])
 }
 
-// log notes one request. The caller holds s.mu.
+// log records a request. The caller holds s.mu.
 func (s *Simulator) log(r *http.Request, st *step, refresh bool, o Outcome, t *token, reason string) {
 	e := Event{Time: time.Now(), Refresh: refresh, Method: r.Method, Path: r.URL.Path, Outcome: o, Reason: reason}
 	if st != nil {
@@ -143,8 +145,8 @@ func (s *Simulator) log(r *http.Request, st *step, refresh bool, o Outcome, t *t
 	s.events = append(s.events, e)
 }
 
-// stepRequest counts a request to a step as it arrives, and returns the fault
-// it meets, and whether the auth server is down.
+// stepRequest counts a request to a step when the request arrives. stepRequest
+// returns the request's fault, and whether the auth server is down.
 func (s *Simulator) stepRequest(r *http.Request, at route, a ask) (f Fault, down bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -166,8 +168,8 @@ func (s *Simulator) stepRequest(r *http.Request, at route, a ask) (f Fault, down
 	return f, false
 }
 
-// apiRequest counts a request to the API as it arrives, and returns its number
-// and the fault it meets.
+// apiRequest counts a request to the API when the request arrives, and returns the
+// request's number and fault.
 func (s *Simulator) apiRequest(r *http.Request) (int, Fault) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

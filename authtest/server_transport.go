@@ -1,5 +1,5 @@
-// The way to a simulator that needs no network, so that it works inside a
-// testing/synctest bubble. server.go is the front.
+// The in-process transport of a simulator, which needs no network and so works
+// inside a testing/synctest bubble. The configuration is in server.go.
 
 package authtest
 
@@ -16,12 +16,11 @@ import (
 	"time"
 )
 
-// Transport returns a RoundTripper that serves requests in the process,
-// whatever their host. It treats a request as http.Transport does: the body
-// is read as the handler asks for it and closed once, an error or wrong
-// length of it is the request's error, and the context ends both the request
-// and the response. It works inside a testing/synctest bubble, where time is
-// the bubble's.
+// Transport returns a RoundTripper that serves requests in the process, for any
+// host. The RoundTripper treats a request as http.Transport does: the body is read
+// as the handler asks for data and closed once, an error or wrong length of the
+// body is the request's error, and the context ends both the request and the
+// response. Inside a testing/synctest bubble, the Transport uses the bubble's time.
 //
 // An API.Handler may flush. There are no upgrades, trailers or informational
 // responses.
@@ -43,7 +42,7 @@ func (t *localTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	x := &localExchange{ctx: ctx, cancel: cancel, req: req, body: req.Body, header: make(http.Header), ready: make(chan struct{})}
 	x.changed = sync.NewCond(&x.mu)
-	in := x.incoming() // here, as the caller may change the request once this returns
+	in := x.incoming() // now, as the caller may change the request once RoundTrip returns
 	x.stop = context.AfterFunc(req.Context(), func() { x.breakOff(req.Context().Err(), true) })
 	go x.run(s, in)
 
@@ -76,28 +75,28 @@ func (s *Simulator) reachable(req *http.Request) error {
 	if !down {
 		return nil
 	}
-	s.stepRequest(req, at, ask{refresh: at.refresh})
+	s.stepRequest(req, at, ask{refresh: at.refresh || at.renew})
 	return &net.OpError{Op: "dial", Net: "tcp", Err: syscall.ECONNREFUSED}
 }
 
-// localExchange is one request on its way to the handler and back: the
-// handler's ResponseWriter and the caller's response body.
+// localExchange is a request on the way to the handler and back: the handler's
+// ResponseWriter and the caller's response body.
 type localExchange struct {
 	ctx    context.Context // the handler's
 	cancel context.CancelCauseFunc
 	req    *http.Request // the caller's; for the response, not to be looked at
-	body   io.ReadCloser // the caller's; nil: none
+	body   io.ReadCloser // the caller's; nil: no body
 	head   bool          // the response has no body
 	stop   func() bool   // lets go of the caller's context
 
-	header http.Header // the handler's, until it is committed
+	header http.Header // the handler's, until the header is committed
 
 	closeBody sync.Once     // of the request
 	ready     chan struct{} // closed with resp or err set
 
 	mu        sync.Mutex
-	changed   *sync.Cond     // on mu: one of what follows
-	committed *http.Response // what WriteHeader has fixed
+	changed   *sync.Cond     // on mu: a change of a field below
+	committed *http.Response // fixed by WriteHeader
 	buf       []byte         // written and not yet read
 	done      bool           // nothing more will be written
 	resp      *http.Response // handed out; fixed once ready is closed
@@ -158,8 +157,8 @@ func (x *localExchange) run(s *Simulator, in *http.Request) {
 	returned = true
 }
 
-// breakOff ends the exchange with an error, if it hasn't ended. What was
-// written before can still be read, but not once the caller's context is over.
+// breakOff ends the exchange with an error, unless the exchange has ended. Data
+// written before can still be read, but not after the end of the caller's context.
 func (x *localExchange) breakOff(err error, drop bool) {
 	x.mu.Lock()
 	if drop {
@@ -286,7 +285,7 @@ func (x *localExchange) Flush() {
 // localBody is the request's body as the handler sees it.
 type localBody struct {
 	x    *localExchange
-	left int64 // what the request's ContentLength promises; 0 or less from the start: nothing
+	left int64 // the rest of the request's ContentLength; 0 or less from the start: unknown
 	read int64
 	err  error
 }

@@ -132,7 +132,7 @@ func rgb(c uint32) color.NRGBA {
 // In points, of which a page that is shown at full size has 4/3 pixels.
 const (
 	chartWidth  vg.Length = 600
-	labelWidth  vg.Length = 205
+	labelWidth  vg.Length = 225
 	titleHeight vg.Length = 25
 	markHeight  vg.Length = 13
 	axisHeight  vg.Length = 24
@@ -141,7 +141,18 @@ const (
 	gap         vg.Length = 6
 	margin      vg.Length = 8
 	fontSize    vg.Length = 11
+	lineHeight  vg.Length = 15
 )
+
+// widest is how much wider than Liberation Sans, or Arial, the font may be that a
+// reader's machine has instead: DejaVu Sans and Verdana are by a fifth, and a little
+// more in words of narrow letters. A text begins where it is put and grows to the right.
+const widest = 1.3
+
+// room is the width that a text may take.
+func room(text string) vg.Length {
+	return widest * style(color.Black, draw.XLeft, draw.YCenter).Width(text)
+}
 
 // drawCharts writes the files of all charts for which there are samples.
 func drawCharts(all []sampleFile, dir string) error {
@@ -195,18 +206,18 @@ func (c chart) draw(all []sampleFile, t theme) []byte {
 	}
 	height := margin
 	for _, p := range panels {
-		height += p.height(len(p.bars))
+		height += p.height()
 	}
 	svg := vgsvg.NewWith(vgsvg.UseWH(chartWidth, height))
 	canvas := draw.New(svg)
 	canvas.FillPolygon(t.background, corners(canvas.Rectangle))
 	top := height
 	for _, p := range panels {
-		bottom := top - p.height(len(p.bars))
+		bottom := top - p.height()
 		p.draw(draw.Canvas{Canvas: svg, Rectangle: vg.Rectangle{
 			Min: vg.Point{X: margin, Y: bottom},
 			Max: vg.Point{X: chartWidth - margin, Y: top},
-		}}, p.bars, t)
+		}}, t)
 		top = bottom
 	}
 	var file bytes.Buffer
@@ -217,8 +228,37 @@ func (c chart) draw(all []sampleFile, t theme) []byte {
 	return bytes.ReplaceAll(file.Bytes(), []byte("font-family:Liberation Sans;"), []byte("font-family:Liberation Sans,Arial,Helvetica,sans-serif;"))
 }
 
-func (p panel) height(bars int) vg.Length {
-	return p.titleHeight() + vg.Length(bars)*rowHeight + axisHeight + gap
+func (p shownPanel) height() vg.Length {
+	if lines := p.sentence(); len(lines) > 0 {
+		return titleHeight + vg.Length(len(lines))*lineHeight + gap
+	}
+	return p.titleHeight() + vg.Length(len(p.bars))*rowHeight + axisHeight + gap
+}
+
+// sentence is what is said instead of bars that are all of one length, in lines that
+// fit into the chart; nil if the bars differ.
+func (p shownPanel) sentence() []string {
+	names := make([]string, len(p.bars))
+	for i, b := range p.bars {
+		names[i], _, _ = strings.Cut(b.label, ",")
+		if b.text != p.bars[0].text {
+			return nil
+		}
+	}
+	if len(names) < 2 {
+		return nil
+	}
+	text := fmt.Sprintf("%s each, the same for all: %s.", p.bars[0].text, strings.Join(names, ", "))
+	lines := []string{""}
+	for word := range strings.FieldsSeq(text) {
+		line := strings.TrimSpace(lines[len(lines)-1] + " " + word)
+		if room(line) > chartWidth-2*margin {
+			lines = append(lines, word)
+			continue
+		}
+		lines[len(lines)-1] = line
+	}
+	return lines
 }
 
 func (p panel) titleHeight() vg.Length {
@@ -264,7 +304,16 @@ func (p panel) bars(all []sampleFile, t theme) []bar {
 
 // draw draws a panel. The axis is gonum's; the bars aren't, because theirs
 // can't begin at a place where a logarithmic axis does.
-func (p panel) draw(c draw.Canvas, bars []bar, t theme) {
+func (p shownPanel) draw(c draw.Canvas, t theme) {
+	c.FillText(style(t.text, draw.XLeft, draw.YTop), vg.Point{X: c.Min.X, Y: c.Max.Y - margin}, p.title)
+	if lines := p.sentence(); len(lines) > 0 {
+		for i, line := range lines {
+			at := vg.Point{X: c.Min.X, Y: c.Max.Y - titleHeight - vg.Length(i)*lineHeight}
+			c.FillText(style(t.text, draw.XLeft, draw.YTop), at, line)
+		}
+		return
+	}
+	bars := p.bars
 	area := c
 	area.Min.X += labelWidth
 	area.Min.Y += gap
@@ -288,10 +337,9 @@ func (p panel) draw(c draw.Canvas, bars []bar, t theme) {
 	// A logarithmic axis has no place for a zero; it is an empty bar.
 	x := func(v float64) vg.Length { return scale(max(v, axis.X.Min)) }
 
-	c.FillText(style(t.text, draw.XLeft, draw.YTop), vg.Point{X: c.Min.X, Y: c.Max.Y - margin}, p.title)
 	for i, b := range bars {
 		middle := y(float64(len(bars) - 1 - i))
-		c.FillText(style(t.text, draw.XRight, draw.YCenter), vg.Point{X: data.Min.X - 6, Y: middle}, b.label)
+		c.FillText(style(t.text, draw.XLeft, draw.YCenter), vg.Point{X: c.Min.X, Y: middle}, b.label)
 		c.FillPolygon(b.color, corners(vg.Rectangle{
 			Min: vg.Point{X: data.Min.X, Y: middle - barHeight/2},
 			Max: vg.Point{X: x(b.value), Y: middle + barHeight/2},
@@ -301,8 +349,8 @@ func (p panel) draw(c draw.Canvas, bars []bar, t theme) {
 		at := x(m.at)
 		dashes := draw.LineStyle{Color: t.highlight, Width: 1.2, Dashes: []vg.Length{4, 3}}
 		c.StrokeLine2(dashes, at, data.Min.Y, at, data.Max.Y+2)
-		name := style(t.highlight, draw.XCenter, draw.YBottom)
-		at = min(at, c.Max.X-name.Width(m.text)/2)
+		name := style(t.highlight, draw.XLeft, draw.YBottom)
+		at = min(at-name.Width(m.text)/2, c.Max.X-room(m.text))
 		c.FillText(name, vg.Point{X: at, Y: data.Max.Y + 3}, m.text)
 	}
 	for i, b := range bars {
@@ -318,7 +366,7 @@ func (p panel) draw(c draw.Canvas, bars []bar, t theme) {
 		written := style(t.text, draw.XLeft, draw.YCenter)
 		at := vg.Point{X: x(b.hi) + 5, Y: middle}
 		box := written.Rectangle(b.text).Add(at) // so that no line runs through it
-		box.Min.X, box.Max.X = box.Min.X-2, box.Max.X+2
+		box.Min.X, box.Max.X = box.Min.X-2, box.Min.X+room(b.text)
 		c.FillPolygon(t.background, corners(box))
 		c.FillText(written, at, b.text)
 	}
@@ -332,7 +380,7 @@ func (p panel) span(bars []bar, width vg.Length) (lo, hi float64) {
 	var text vg.Length
 	for _, b := range bars {
 		least, most = min(least, b.value), max(most, b.hi)
-		text = max(text, style(color.Black, draw.XLeft, draw.YCenter).Width(b.text))
+		text = max(text, room(b.text))
 	}
 	for _, m := range p.marks {
 		most = max(most, m.at)

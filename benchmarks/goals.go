@@ -25,7 +25,8 @@ type goal struct {
 
 	least, most float64
 	stretch     bool // to be approached; missing it is no failure
-	headline    bool // it is in the README of the repository
+	headline    bool // it is in docs/numbers.md
+	front       bool // and in the README of the repository
 }
 
 type quantity int
@@ -51,15 +52,15 @@ const (
 
 var goals = []goal{
 	{what: "whole stack, logging off: time, to x/oauth2 alone", name: liveOff + "serial", impl: stack, peer: xoauth2,
-		unit: seconds, of: ratio, most: 0.65, headline: true},
+		unit: seconds, of: ratio, most: 0.65, headline: true, front: true},
 	{what: "the same, callers on all cores", name: liveOff + "parallel", impl: stack, peer: xoauth2,
 		unit: seconds, of: ratio, most: 0.65},
 	{what: "whole stack, logging off: time, to slog + go-retryablehttp + x/oauth2", name: liveOff + "serial", impl: stack, peer: assembled,
-		unit: seconds, of: ratio, most: 0.35, headline: true},
+		unit: seconds, of: ratio, most: 0.35, headline: true, front: true},
 	{what: "the same, callers on all cores", name: liveOff + "parallel", impl: stack, peer: assembled,
 		unit: seconds, of: ratio, most: 0.35},
 	{what: "whole stack, logging off: allocations over the bare transport", name: liveOff + "serial", impl: stack, peer: bare,
-		unit: allocations, of: excess, most: 3, headline: true},
+		unit: allocations, of: excess, most: 3, headline: true, front: true},
 	{what: "auth layer alone: time, to x/oauth2", name: liveOff + "serial", impl: authLayer, peer: xoauth2,
 		unit: seconds, of: ratio, most: 0.50, stretch: true},
 	{what: "whole stack, a JSON record a request: time, to slog + go-retryablehttp + x/oauth2 with one", name: liveJSON + "serial", impl: stack, peer: assembled,
@@ -67,17 +68,17 @@ var goals = []goal{
 	{what: "the same, callers on all cores", name: liveJSON + "parallel", impl: stack, peer: assembled,
 		unit: seconds, of: ratio, most: 0.60, stretch: true},
 	{what: "whole stack over loopback: time, to the bare transport", name: liveLoopback + "serial", impl: stack, peer: bare,
-		unit: seconds, of: ratio, least: 0.95, most: 1.05, headline: true},
+		unit: seconds, of: ratio, least: 0.95, most: 1.05, headline: true, front: true},
 	{what: "the same, callers on all cores", name: liveLoopback + "parallel", impl: stack, peer: bare,
 		unit: seconds, of: ratio, least: 0.95, most: 1.05},
 	{what: "1,000 callers, no token: fetches", name: "ColdHerd/steps=1", impl: stack,
-		unit: "fetches", most: 1, headline: true},
+		unit: "fetches", most: 1, headline: true, front: true},
 	{what: "the same, a login of three steps", name: "ColdHerd/steps=3", impl: stack,
 		unit: "fetches", most: 3},
 	{what: "3 × 1,000 callers, failing auth server: fetches", name: "FailingAuthServer/waves=3", impl: authLayer,
 		unit: "fetches", most: 3, headline: true},
 	{what: "200 late refusals of one token: fetches", name: "LateRefusals", impl: stack,
-		unit: "refetches", most: 1, headline: true},
+		unit: "refetches", most: 1, headline: true, front: true},
 	{what: "the same: callers with a good answer", name: "LateRefusals", impl: stack,
 		unit: "ok-answers", least: 200, most: 200},
 	{what: "a deadline of 50 ms, auth server slower: time", name: "Deadline/server=500ms", impl: stack,
@@ -92,6 +93,29 @@ var goals = []goal{
 		unit: seconds, most: 1.1 * criticalPath.Seconds(), headline: true},
 	{what: "50 cold processes with one Redis, a login of three steps: fetches", name: "ColdProcesses", impl: shared,
 		unit: "fetches", most: 3, headline: true},
+	{what: "1,000 users at once, no token, a shared step and one of each: fetches", name: "CrowdHerd", impl: subjects,
+		unit: "fetches", most: 1001},
+	{what: "a user with a token of 300 bytes: bytes held", name: "CrowdMemory", impl: subjects,
+		unit: "user-bytes", most: 1500},
+}
+
+func init() {
+	for _, name := range []string{"CrowdToken", "CrowdRequest"} {
+		for _, of := range []struct {
+			users     int
+			who, text string
+		}{{1, "all", "one user"}, {1000, "all", "1,000 users"}, {manyUsers, "few", "100 among 100,000 users"}, {manyUsers, "all", "100,000 users"}} {
+			for cores := 1; cores <= 2; cores++ {
+				what := "a live token"
+				if name == "CrowdRequest" {
+					what = "a request"
+				}
+				goals = append(goals, goal{what: fmt.Sprintf("%s of %s, GOMAXPROCS %d: time over that of one identity", what, of.text, cores),
+					name: crowdName(name, of.users, of.who, cores), impl: subjects, peer: oneIdentity,
+					unit: seconds, of: excess, least: math.Inf(-1), most: 100e-9})
+			}
+		}
+	}
 }
 
 // judge returns what the samples say about g. It is false if there are none.
@@ -232,6 +256,9 @@ func formatValue(v float64, unit string) string {
 }
 
 func formatTime(v float64) string {
+	if v < 0 {
+		return "−" + formatTime(-v)
+	}
 	switch d := time.Duration(v * float64(time.Second)); {
 	case d >= time.Second:
 		return digits(v) + " s"

@@ -51,7 +51,7 @@ func command(ctx context.Context, args []string, out, progress io.Writer) error 
 	dir := flags.String("out", ".", "the `directory` of samples, charts and RESULTS.md")
 	draw := flags.Bool("render", false, "measure nothing, and draw charts and RESULTS.md from the samples that are there")
 	check := flags.Bool("check", false, "fail if a goal that isn't a stretch goal is missed")
-	fragment := flags.Bool("summary", false, "print the part of RESULTS.md that the README of the repository shows")
+	fragment := flags.Bool("summary", false, "print the parts of RESULTS.md that README.md and docs/numbers.md of the repository show")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -69,7 +69,7 @@ func command(ctx context.Context, args []string, out, progress io.Writer) error 
 		if os.Getenv("GOGC") == "" {
 			debug.SetGCPercent(gcPercent)
 		}
-		s := scale{rounds: *rounds, callers: 1000, refusals: 200, processes: 50, body: 64 << 20, budget: 150 * time.Millisecond}
+		s := scale{rounds: *rounds, callers: 1000, refusals: 200, processes: 50, users: manyUsers, body: 64 << 20, budget: 150 * time.Millisecond}
 		if *quick {
 			s = tiny
 		}
@@ -86,7 +86,7 @@ func command(ctx context.Context, args []string, out, progress io.Writer) error 
 	}
 	text := verdicts(found)
 	if *fragment {
-		text = summary(found, "benchmarks/charts")
+		text = "README.md:\n\n" + front(found, "benchmarks/charts") + "\ndocs/numbers.md:\n\n" + summary(found, "../benchmarks/charts")
 	}
 	if _, err := io.WriteString(out, text); err != nil {
 		return err

@@ -3,12 +3,10 @@ package main
 import (
 	"bytes"
 	"context"
-	"math"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 )
 
 // The fleet of processes is made of this binary.
@@ -21,74 +19,6 @@ func TestMain(m *testing.M) {
 		return
 	}
 	os.Exit(m.Run())
-}
-
-// The run fails by itself if a candidate doesn't send the token, or if an
-// answer doesn't arrive. Only counts that don't depend on time are looked at.
-func TestEveryCaseDoesWhatItMeasures(t *testing.T) {
-	dir := t.TempDir()
-	begun := time.Now()
-	var out bytes.Buffer
-	if err := command(t.Context(), []string{"-quick", "-out", dir}, &out, t.Output()); err != nil {
-		t.Fatal(err)
-	}
-	all, err := readSamples(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, v := range views {
-		if findCase(all, v.name) == nil {
-			t.Errorf("%s was not measured", v.name)
-		}
-	}
-	for _, g := range goals {
-		if _, ok := g.judge(all); !ok {
-			t.Errorf("%q: nothing was measured for it", g.what)
-		}
-	}
-	for _, c := range charts {
-		for _, p := range c.panels {
-			if bars := p.bars(all, themes[0]); len(bars) != len(p.impls) {
-				t.Errorf("%q: %d bars, want %d", p.title, len(bars), len(p.impls))
-			}
-		}
-	}
-
-	refusals := float64(tiny.refusals)
-	for _, want := range []struct {
-		name, impl, unit string
-		count            float64
-	}{
-		{"ColdHerd/steps=1", stack, "fetches", 1},
-		{"ColdHerd/steps=1", authLayer, "fetches", 1},
-		{"ColdHerd/steps=3", stack, "fetches", 3},
-		{"LateRefusals", stack, "refetches", 1},
-		{"LateRefusals", stack, "ok-answers", refusals},
-		{"LateRefusals", openstack, "refetches", 1},
-		{"LateRefusals", openstack, "ok-answers", refusals},
-		{"LateRefusals", oras, "refetches", refusals},
-		{"LateRefusals", azure, "refetches", refusals},
-		{"LateRefusals", xoauth2, "refetches", 0},
-		{"LateRefusals", xoauth2, "ok-answers", 0},
-		{"Deadline/server=500ms", stack, "fetches", 1},
-		{"ColdLogin/shape=chain", stack, "fetches", 3},
-		{"ColdLogin/shape=diamond", stack, "fetches", 4},
-		{"ColdLogin/shape=diamond", xoauth2, "fetches", 4},
-		{"ColdProcesses", shared, "fetches", 3},
-		{"ColdProcesses", alone, "fetches", 3 * float64(tiny.processes)},
-	} {
-		got := findCase(all, want.name).values(want.impl, want.unit)
-		if len(got) != 1 || got[0] != want.count {
-			t.Errorf("%s, %s: got %v %s, want %v", want.name, want.impl, got, want.unit, want.count)
-		}
-	}
-	// A fetch that fails is three tries. The next one comes after a cool-down of
-	// a second, which doubles each time, so that it is a matter of time how many
-	// there are.
-	most := 3 * (1 + math.Floor(math.Log2(1+time.Since(begun).Seconds())))
-	if got := findCase(all, "FailingAuthServer/waves=3").values(authLayer, "fetches")[0]; got < 1 || got > most {
-		t.Errorf("a failing auth server was asked %v times by %d callers, three times each; at most %v fit", got, tiny.callers, most)
-	}
 }
 
 func TestResultsAndChartsFollowFromTheSamples(t *testing.T) {
@@ -119,8 +49,13 @@ func TestREADMEOfTheRepositoryShowsTheSummary(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !bytes.Contains(read(t, "../README.md"), []byte(summary(all, "benchmarks/charts"))) {
-		t.Error("what ../README.md shows isn't what follows from the samples: go run . -render -summary")
+	for page, want := range map[string]string{
+		"../README.md":       front(all, "benchmarks/charts"),
+		"../docs/numbers.md": summary(all, "../benchmarks/charts"),
+	} {
+		if !bytes.Contains(read(t, page), []byte(want)) {
+			t.Errorf("what %s shows isn't what follows from the samples: go run . -render -summary", page)
+		}
 	}
 }
 

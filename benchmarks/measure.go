@@ -33,12 +33,13 @@ type scale struct {
 	callers   int           // of a herd
 	refusals  int           // in flight with one revoked token
 	processes int           // that share a Redis
+	users     int           // of one pipeline, at most
 	body      int64         // bytes of a large one
 	budget    time.Duration // how long a candidate of a timed case takes in one round; 0: ten iterations
 }
 
 // tiny is enough to see that everything works.
-var tiny = scale{rounds: 1, callers: 50, refusals: 20, processes: 4, body: 4 << 20}
+var tiny = scale{rounds: 1, callers: 50, refusals: 20, processes: 4, users: 2000, body: 4 << 20}
 
 // A benchmark is one case: candidates that do the same thing.
 type benchmark struct {
@@ -342,6 +343,7 @@ func cpuModel() string {
 var peerModules = []string{
 	"cloud.google.com/go/auth",
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore",
+	"github.com/Azure/azure-sdk-for-go/sdk/azidentity",
 	"github.com/aws/smithy-go",
 	"github.com/failsafe-go/failsafe-go",
 	"github.com/gophercloud/gophercloud/v2",

@@ -319,7 +319,7 @@ func (r realm) RoundTrip(req *http.Request) (*http.Response, error) {
 
 // step is a step of a pipeline that logs in at s, with the tokens of parents.
 func step(s *authServer, name string, parents ...string) requestforge.Step {
-	f := &requestforge.BodyFetcher{
+	f := &requestforge.HTTPFetcher{
 		URL:        s.URL + "/" + name,
 		Form:       url.Values{"grant_type": {"client_credentials"}},
 		ClientAuth: &requestforge.ClientAuth{ID: clientID, Secret: clientSecret},
@@ -358,7 +358,7 @@ func stackOver(s setting, steps ...requestforge.Step) (client, error) {
 		return nil, err
 	}
 	t, err := requestforge.NewTransport(requestforge.Config{
-		Base: s.base, Tokens: p, Origins: []string{s.origin},
+		Base: s.base, Source: p, Origins: []string{s.origin},
 		Retry:  requestforge.RetryPolicy{RetryMax: retries},
 		Logger: s.logger,
 	})

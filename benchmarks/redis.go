@@ -219,7 +219,7 @@ func coldStart(job replicaJob, storage requestforge.Storage, order string) error
 		return err
 	}
 	defer p.Close()
-	t, err := requestforge.NewTransport(requestforge.Config{Base: guarded{auth}, Tokens: p, Origins: []string{origin}})
+	t, err := requestforge.NewTransport(requestforge.Config{Base: guarded{auth}, Source: p, Origins: []string{origin}})
 	if err != nil {
 		return err
 	}

@@ -38,6 +38,13 @@ var labels = map[string]string{
 	stackUnlogged: "requestforge, without a logger",
 	shared:        "requestforge, sharing a Redis",
 	alone:         "requestforge, each on its own",
+	oneIdentity:   "(requestforge, one identity)",
+	subjects:      "requestforge, `Subject`",
+	lookup:        "(a map, read only)",
+	look:          "(one look at a byte)",
+	ownPipelines:  "requestforge, a pipeline a user",
+	ownSources:    "x/oauth2, a source a user",
+	ownAzure:      "azidentity, a credential a user",
 }
 
 // A view is what is shown of a case.
@@ -54,6 +61,8 @@ type column struct{ head, unit string }
 var (
 	memory    = []column{{"allocations", allocations}, {"bytes", bytesUsed}}
 	fetches   = []column{{"fetches", "fetches"}}
+	heaped    = []column{{"bytes held a user", "user-bytes"}, {"goroutines", "goroutines"}}
+	peaks     = []column{{"fetches", "fetches"}, {"at once", "at-once"}}
 	refetches = []column{{"fetches", "refetches"}, {"good answers", "ok-answers"}}
 )
 
@@ -90,6 +99,31 @@ var views = []view{
 		text: fmt.Sprintf("Four steps, the two in the middle independent of each other. The sum is %d ms, the critical path %d ms.", diamondSum.Milliseconds(), criticalPath.Milliseconds())},
 	{name: "ColdProcesses", peer: alone, counts: fetches,
 		text: "50 processes that all need the tokens of a login of three steps, 20 ms each. They sit on the cores that are named above, so that waiting for each other costs more than it would elsewhere."},
+}
+
+func init() {
+	for _, of := range []struct{ name, text string }{
+		{"CrowdToken", "A live token, asked for by its user's context"},
+		{"CrowdRequest", "A whole request with a live token, logging off, the response made in the process"},
+	} {
+		for _, who := range []struct {
+			users     int
+			who, text string
+		}{
+			{1, "all", "of one user"},
+			{1000, "all", "of 1,000 users, who come in any order"},
+			{manyUsers, "few", "of 100 users, who come in any order, among 100,000 with a live token"},
+			{manyUsers, "all", "of 100,000 users, who come in any order; a matter of the machine's memory, as one look at a byte of each user's own shows"},
+		} {
+			for cores := 1; cores <= 2; cores++ {
+				views = append(views, view{name: crowdName(of.name, who.users, who.who, cores), peer: oneIdentity, counts: memory, cpu: true,
+					text: fmt.Sprintf("%s, %s. GOMAXPROCS is %d, with a caller on each.", of.text, who.text, cores)})
+			}
+		}
+	}
+	views = append(views,
+		view{name: "CrowdMemory", counts: heaped, text: "1,000 users with a live token of 300 bytes each: what is held of the heap. The time is that of all logins in the process, one after another."},
+		view{name: "CrowdHerd", peer: ownPipelines, counts: peaks, text: "1,000 users without a token at once, an auth server in the process that takes 20 ms, and a login of two steps, the application's and the user's; azidentity has no first one."})
 }
 
 // viewOf returns the view of a case, or nil.

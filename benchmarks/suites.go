@@ -11,4 +11,5 @@ var suites = []suite{
 	bodyCases,
 	pipelineCases,
 	redisCases,
+	crowdCases,
 }

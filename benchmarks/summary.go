@@ -1,4 +1,4 @@
-// The part of RESULTS.md that the README of the repository shows.
+// The parts of RESULTS.md that docs/numbers.md and the README of the repository show.
 
 package main
 
@@ -7,13 +7,23 @@ import (
 	"strings"
 )
 
-// summary is that part. The charts are at the path given.
+// summary is what docs/numbers.md shows: all charts, and the goals that say most. The
+// charts are at the path given.
 func summary(all []sampleFile, path string) string {
+	return pictures(all, path, charts) + "\n" + table(all, func(g goal) bool { return g.headline })
+}
+
+// front is what README.md shows: the first chart, and a few goals.
+func front(all []sampleFile, path string) string {
+	return pictures(all, path, charts[:1]) + "\n" + table(all, func(g goal) bool { return g.front })
+}
+
+// table says of some goals what was measured.
+func table(all []sampleFile, of func(goal) bool) string {
 	var b strings.Builder
-	b.WriteString(pictures(all, path))
-	b.WriteString("\n| | measured | 95 % interval | goal |\n|---|---|---|---|\n")
+	b.WriteString("| | measured | 95 % interval | goal |\n|---|---|---|---|\n")
 	for _, g := range goals {
-		if !g.headline {
+		if !of(g) {
 			continue
 		}
 		if s, ok := g.judge(all); ok {
@@ -24,9 +34,9 @@ func summary(all []sampleFile, path string) string {
 }
 
 // pictures shows each chart in the version for the reader's colours.
-func pictures(all []sampleFile, path string) string {
+func pictures(all []sampleFile, path string, list []chart) string {
 	var b strings.Builder
-	for _, c := range charts {
+	for _, c := range list {
 		if len(c.shown(all, themes[0])) == 0 {
 			continue
 		}

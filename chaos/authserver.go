@@ -4,11 +4,17 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/requestforge/requestforge"
@@ -27,11 +33,16 @@ const (
 const lookUp = "/look-up"
 
 type authServer struct {
-	sim    *authtest.Simulator
-	led    *ledger
-	srv    *httptest.Server
-	client *http.Client // of the pipeline
-	cancel context.CancelFunc
+	sim     *authtest.Simulator
+	led     *ledger
+	srv     *httptest.Server
+	client  *http.Client // of the pipelines
+	sent    atomic.Int64 // calls
+	rotated atomic.Int64 // how often the client's secret was
+	calls   sync.Map     // *oracle.AuthCall by number, from when they are sent until they arrive
+	cancel  context.CancelFunc
+
+	listed map[*oracle.AuthCall]bool // those that are in the ledger; guarded by led.mu
 }
 
 func newAuthServer(led *ledger, clock time.Duration) *authServer {
@@ -39,7 +50,7 @@ func newAuthServer(led *ledger, clock time.Duration) *authServer {
 		Cascade:     true,
 		ClockOffset: clock,
 		Steps: []authtest.Step{{
-			Name: "device", ClientID: "chaos", ClientSecret: "client-secret-of-chaos",
+			Name: "device", ClientID: clientID, ClientSecret: secretOf(0),
 		}, {
 			Name: "app", Parents: map[string]string{"device": "X-Device-Token"},
 			JSON: map[string]any{"app": "chaos"}, TTL: appTTL,
@@ -53,7 +64,7 @@ func newAuthServer(led *ledger, clock time.Duration) *authServer {
 			Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }),
 		},
 	})
-	a := &authServer{sim: sim, led: led, client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 8}}}
+	a := &authServer{sim: sim, led: led, listed: make(map[*oracle.AuthCall]bool), client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 8}}}
 	var ctx context.Context
 	ctx, a.cancel = context.WithCancel(context.Background())
 	a.srv = httptest.NewUnstartedServer(a)
@@ -70,24 +81,148 @@ func (a *authServer) close() {
 	a.srv.Close()
 }
 
-// steps returns the pipeline's steps, which reach the server over the network.
-func (a *authServer) steps() []requestforge.Step {
+// clientID and secretOf are the client's credentials. The simulator knows the first
+// secret. The server takes each secret that there has been, as long as there are
+// processes that have it.
+const clientID = "chaos"
+
+func secretOf(n int64) string {
+	if n == 0 {
+		return "client-secret-of-chaos"
+	}
+	return fmt.Sprintf("client-secret-of-chaos-%d", n)
+}
+
+// rotate gives the client another secret, for the processes that begin from now on.
+func (a *authServer) rotate() { a.rotated.Add(1) }
+
+// accept puts the simulator's secret into the place of another one that is good.
+func (a *authServer) accept(r *http.Request) {
+	id, secret, ok := r.BasicAuth()
+	for n := int64(1); ok && n <= a.rotated.Load(); n++ {
+		if secret == secretOf(n) {
+			r.SetBasicAuth(id, secretOf(0))
+		}
+	}
+}
+
+// callHeader numbers the calls. The pipelines don't know of the header.
+const callHeader = "X-Chaos-Call"
+
+// noProcess is the number of a process that isn't the run's and has nothing to ask.
+const noProcess = -1
+
+// steps returns the steps of a process's pipeline, which reach the server at a URL over
+// a transport.
+func (a *authServer) steps(process int, url string, over http.RoundTripper) []requestforge.Step {
+	client := &http.Client{Transport: &marking{a, process, over}}
+	a.sim.URL = url
 	steps := a.sim.Steps()
 	for i := range steps {
-		steps[i].Fetcher.(*requestforge.BodyFetcher).Client = a.client
-		if r, ok := steps[i].Refresh.(*requestforge.BodyFetcher); ok {
-			r.Client = a.client
+		f := steps[i].Fetcher.(*requestforge.HTTPFetcher)
+		f.Client = client
+		if f.ClientAuth != nil {
+			f.ClientAuth.Secret = secretOf(a.rotated.Load())
+		}
+		if r, ok := steps[i].Refresh.(*requestforge.HTTPFetcher); ok {
+			r.Client = client
 		}
 	}
 	return steps
 }
 
+// marking puts down what a process sees of its calls, and sets callHeader.
+type marking struct {
+	auth    *authServer
+	process int
+	base    http.RoundTripper
+}
+
+func (t *marking) RoundTrip(req *http.Request) (*http.Response, error) {
+	c := &oracle.AuthCall{Process: t.process, Outcome: oracle.Spoilt}
+	out := req.Clone(req.Context())
+	out.Header.Set(callHeader, t.auth.begin(c))
+	resp, err := t.base.RoundTrip(out)
+	if err != nil {
+		t.auth.led.note(func(run *oracle.Run, now time.Duration) {
+			c.Left = now
+			if !t.auth.listed[c] { // the server has not seen the call yet, and may never
+				c.Step, c.Began, c.Ended = strings.TrimPrefix(req.URL.Path, "/"), now, now
+				t.auth.list(run, c)
+			}
+		})
+		return nil, err
+	}
+	resp.Body = &authAnswer{resp.Body, t.auth.led, c}
+	return resp, nil
+}
+
+// authAnswer notes when a client has read an answer, or leaves it.
+type authAnswer struct {
+	io.ReadCloser
+	led  *ledger
+	call *oracle.AuthCall
+}
+
+func (b *authAnswer) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err != nil {
+		b.left(err == io.EOF)
+	}
+	return n, err
+}
+
+func (b *authAnswer) Close() error {
+	b.left(false)
+	return b.ReadCloser.Close()
+}
+
+func (b *authAnswer) left(heard bool) {
+	b.led.note(func(_ *oracle.Run, now time.Duration) {
+		if b.call.Left == 0 {
+			b.call.Left, b.call.Heard = now, heard
+		}
+	})
+}
+
+// list puts a call into the ledger, once.
+func (a *authServer) list(run *oracle.Run, c *oracle.AuthCall) {
+	if !a.listed[c] {
+		a.listed[c] = true
+		run.AuthCalls = append(run.AuthCalls, c)
+	}
+}
+
+// begin notes that a call is sent, and returns its number.
+func (a *authServer) begin(c *oracle.AuthCall) string {
+	n := a.sent.Add(1)
+	a.led.note(func(_ *oracle.Run, now time.Duration) { c.Sent = now })
+	a.calls.Store(n, c)
+	return strconv.FormatInt(n, 10)
+}
+
+// call returns the call that a request is.
+func (a *authServer) call(r *http.Request) *oracle.AuthCall {
+	n, _ := strconv.ParseInt(r.Header.Get(callHeader), 10, 64)
+	if c, ok := a.calls.LoadAndDelete(n); ok {
+		return c.(*oracle.AuthCall)
+	}
+	return &oracle.AuthCall{Process: noProcess, Outcome: oracle.Spoilt}
+}
+
 // ServeHTTP is the simulator with a ledger.
 func (a *authServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	c := &oracle.AuthCall{Step: strings.TrimPrefix(r.URL.Path, "/"), Outcome: oracle.Spoilt}
+	c := a.call(r)
+	a.accept(r)
+	brought, refresh := tokensIn(r), false
+	if body, err := io.ReadAll(r.Body); err == nil {
+		refresh = bytes.Contains(body, []byte("refresh_token"))
+		brought = append(brought, labels(string(body))...)
+		r.Body = io.NopCloser(bytes.NewReader(body))
+	}
 	a.led.note(func(run *oracle.Run, now time.Duration) {
-		c.Began = now
-		run.AuthCalls = append(run.AuthCalls, c)
+		c.Step, c.Began, c.Refresh, c.Brought = strings.TrimPrefix(r.URL.Path, "/"), now, refresh, brought
+		a.list(run, c)
 	})
 	rec := &answer{ResponseWriter: w, status: http.StatusOK}
 	whole := false
@@ -97,7 +232,7 @@ func (a *authServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			if !whole {
 				return
 			}
-			c.Status = rec.status
+			c.Status, c.Gave = rec.status, labels(rec.text.String())
 			if s, err := time.ParseDuration(w.Header().Get("Retry-After") + "s"); err == nil {
 				c.RetryAfter = s
 			}
@@ -122,10 +257,16 @@ func (a *authServer) live(authorization string) bool {
 	return w.status == http.StatusNoContent
 }
 
-// answer remembers the status.
+// answer remembers the status and the body.
 type answer struct {
 	http.ResponseWriter
 	status int
+	text   bytes.Buffer
+}
+
+func (w *answer) Write(p []byte) (int, error) {
+	w.text.Write(p)
+	return w.ResponseWriter.Write(p)
 }
 
 func (w *answer) WriteHeader(status int) {

@@ -32,7 +32,7 @@ func TestTheSameSeedMakesTheSamePlan(t *testing.T) {
 func TestAPlanHasSomeOfEverything(t *testing.T) {
 	for seed := range uint64(50) {
 		p := newPlan(seed, time.Minute, 50_000)
-		least := map[eventKind]int{revoke: 30, auth: 8, refuse: 2, storage: 3}
+		least := map[eventKind]int{revoke: 30, auth: 8, refuse: 2, down: 2, storage: 3, rotate: 2, logout: 3, restart: 3}
 		for kind, n := range least {
 			if got := p.count(kind); got < n {
 				t.Errorf("seed %d: %d of %q", seed, got, kind)

@@ -19,38 +19,60 @@ const (
 	authReplays  = 2
 	fetchTimeout = time.Second
 	coolDown     = 50 * time.Millisecond
-	maxCoolDown  = 400 * time.Millisecond
-	callTimeout  = 5 * time.Second
+
+	storageTimeout = 50 * time.Millisecond
+	maxCoolDown    = 400 * time.Millisecond
+	callTimeout    = 5 * time.Second
+	retryBudget    = 80
+	maxConns       = 8 // to each server, for 64 callers
 )
 
 // client is the whole stack as an application has it.
 type client struct {
+	number int    // of its process
+	who    string // the identity of its steps
 	tokens *requestforge.Pipeline
 	http   *http.Client // calls end with their context
 	timed  *http.Client // calls end with the client's Timeout
 }
 
-func newClient(led *ledger, auth *authServer, store requestforge.Storage, origins []string) (*client, error) {
-	logger := slog.New(notes{led})
-	tokens, err := requestforge.NewPipeline(requestforge.PipelineConfig{
-		Steps:          auth.steps(),
+// newPipeline is what one process of an application has, for one identity.
+func newPipeline(steps []requestforge.Step, store requestforge.Storage, who string, logger *slog.Logger) (*requestforge.Pipeline, error) {
+	for i := range steps {
+		steps[i].Identity = who
+	}
+	return requestforge.NewPipeline(requestforge.PipelineConfig{
+		Steps:          steps,
 		Storage:        store,
+		KeyPrefix:      "chaos",
 		FetchTimeout:   fetchTimeout,
-		StorageTimeout: 50 * time.Millisecond,
+		StorageTimeout: storageTimeout,
 		CoolDown:       coolDown,
 		MaxCoolDown:    maxCoolDown,
 		Logger:         logger,
 	})
+}
+
+func newClient(led *ledger, auth *authServer, store requestforge.Storage, origins []string, who string, number int) (*client, error) {
+	logger := slog.New(notes{led, number})
+	base := &http.Transport{MaxIdleConnsPerHost: maxConns, MaxConnsPerHost: maxConns}
+	steps := auth.steps(number, auth.srv.URL, auth.client.Transport)
+	if number%2 == 1 { // API and auth server are one host, with the same few connections
+		steps = auth.steps(number, origins[0], base)
+	}
+	tokens, err := newPipeline(steps, store, who, logger)
 	if err != nil {
 		return nil, err
 	}
+	retry := requestforge.ExponentialBackoff(retryMax, 5*time.Millisecond, 2*time.Second)
+	retry.Budget = retryBudget
 	transport, err := requestforge.NewTransport(requestforge.Config{
-		Base:          &wire{led: led, base: &http.Transport{MaxIdleConnsPerHost: 64}},
-		Tokens:        tokens,
+		Base:          &wire{led: led, process: number, base: base},
+		Source:        tokens,
 		Origins:       origins,
 		ExcludedPaths: []string{"/public/**"},
 		AuthRetry:     requestforge.SimpleAuthRetry(authReplays, 0),
-		Retry:         requestforge.ExponentialBackoff(retryMax, 5*time.Millisecond, 2*time.Second),
+		Retry:         retry,
 		Logger:        logger,
 		LogHeaders:    true,
 	})
@@ -58,7 +80,7 @@ func newClient(led *ledger, auth *authServer, store requestforge.Storage, origin
 		return nil, err
 	}
 	top := &hops{led, transport}
-	return &client{tokens, &http.Client{Transport: top}, &http.Client{Transport: top, Timeout: callTimeout}}, nil
+	return &client{number, who, tokens, &http.Client{Transport: top}, &http.Client{Transport: top, Timeout: callTimeout}}, nil
 }
 
 // hops stands between http.Client and the stack, and writes down each RoundTrip.
@@ -108,11 +130,13 @@ func (t *hops) counted(rec *oracle.Request, req *http.Request) *http.Request {
 	return out
 }
 
-// wire stands between the stack and net/http. It numbers the sends, and counts
-// the bodies of responses that are opened and closed.
+// wire stands between the stack and net/http. It numbers the sends, counts the
+// bodies of responses that are opened and closed, and sees when they let go of their
+// connections.
 type wire struct {
-	led  *ledger
-	base *http.Transport
+	led     *ledger
+	process int
+	base    *http.Transport
 }
 
 func (t *wire) CloseIdleConnections() { t.base.CloseIdleConnections() }
@@ -120,7 +144,7 @@ func (t *wire) CloseIdleConnections() { t.base.CloseIdleConnections() }
 func (t *wire) RoundTrip(req *http.Request) (*http.Response, error) {
 	c := callFrom(req.Context())
 	c.n++
-	s := &oracle.Send{ID: c.req.ID, Hop: c.hop, N: c.n, Origin: "http://" + req.URL.Host, Path: req.URL.Path, Token: label(req.Header.Get("Authorization"))}
+	s := &oracle.Send{ID: c.req.ID, Hop: c.hop, N: c.n, Number: requestforge.SendNumber(req.Context()), Process: t.process, Origin: "http://" + req.URL.Host, Path: req.URL.Path, Token: label(req.Header.Get("Authorization"))}
 	out := req.WithContext(req.Context())
 	out.Header = req.Header.Clone()
 	out.Header.Set(sendHeader, fmt.Sprintf("%d.%d", s.Hop, s.N))
@@ -133,6 +157,9 @@ func (t *wire) RoundTrip(req *http.Request) (*http.Response, error) {
 		s.Ended = now
 		if err == nil {
 			s.Status, s.Opened = resp.StatusCode, true
+			if resp.Body == http.NoBody {
+				s.Freed = now
+			}
 		}
 	})
 	if err == nil {
@@ -141,16 +168,33 @@ func (t *wire) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, err
 }
 
-// answerBody counts the closes of a response's body.
+// answerBody counts the closes of a response's body, and notes when it is over.
 type answerBody struct {
 	io.ReadCloser
 	led  *ledger
 	send *oracle.Send
 }
 
+func (b *answerBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err != nil {
+		b.led.note(b.over)
+	}
+	return n, err
+}
+
 func (b *answerBody) Close() error {
-	b.led.note(func(*oracle.Run, time.Duration) { b.send.Closes++ })
+	b.led.note(func(run *oracle.Run, now time.Duration) {
+		b.send.Closes++
+		b.over(run, now)
+	})
 	return b.ReadCloser.Close()
+}
+
+func (b *answerBody) over(_ *oracle.Run, now time.Duration) {
+	if b.send.Freed == 0 {
+		b.send.Freed = now
+	}
 }
 
 // callBody is a caller's request body. It puts down when it was read.

@@ -63,7 +63,10 @@ func callFrom(ctx context.Context) *call {
 
 // notes is a slog.Handler that puts down what the pipeline says it did for
 // which request.
-type notes struct{ led *ledger }
+type notes struct {
+	led     *ledger
+	process int
+}
 
 var noteKinds = map[string]oracle.NoteKind{
 	"requestforge: token invalidated":                          oracle.Invalidated,
@@ -77,7 +80,7 @@ func (h notes) Handle(ctx context.Context, rec slog.Record) error {
 	if !ok {
 		return nil
 	}
-	n := oracle.Note{Kind: kind}
+	n := oracle.Note{Process: h.process, Kind: kind}
 	if c := callFrom(ctx); c != nil {
 		n.ID = c.req.ID
 	}

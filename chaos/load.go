@@ -26,7 +26,7 @@ import (
 type load struct {
 	led     *ledger
 	plan    *plan
-	client  *client
+	client  func() *client // as it is now
 	origins []string
 	foreign string
 }
@@ -111,8 +111,9 @@ func (l *load) target(r *rand.Rand) string {
 func (l *load) send(id int) {
 	o := l.order(id)
 	sum := sha256.Sum256(o.body)
-	rec := &oracle.Request{ID: id, Method: o.method, URL: o.url, Body: o.kind, Keyed: o.keyed, BodyHash: hex.EncodeToString(sum[:])}
-	client, limit := l.client.http, callTimeout
+	now := l.client()
+	rec := &oracle.Request{ID: id, Process: now.number, Method: o.method, URL: o.url, Body: o.kind, Keyed: o.keyed, BodyHash: hex.EncodeToString(sum[:])}
+	client, limit := now.http, callTimeout
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	switch {
@@ -120,7 +121,7 @@ func (l *load) send(id int) {
 		limit = o.leaves
 		defer time.AfterFunc(limit, cancel).Stop()
 	case o.timed:
-		client = l.client.timed
+		client = now.timed
 	default:
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, limit)

@@ -13,6 +13,7 @@
 package main
 
 import (
+	"encoding/json"
 	"flag"
 	"fmt"
 	"os"
@@ -25,6 +26,7 @@ func main() {
 	seed := flag.Uint64("seed", 1, "decides everything that goes wrong")
 	last := flag.Duration("for", 60*time.Second, "how long the run takes at least")
 	requests := flag.Int("requests", 50_000, "how many requests are sent, evenly over that time")
+	book := flag.String("ledgers", "", "a file for the ledgers, as JSON; empty: none")
 	show := flag.Bool("plan", false, "print the plan and do nothing")
 	flag.Parse()
 
@@ -37,6 +39,16 @@ func main() {
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "chaos:", err)
 		os.Exit(2)
+	}
+	if *book != "" {
+		text, err := json.Marshal(seen)
+		if err == nil {
+			err = os.WriteFile(*book, text, 0o644)
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "chaos:", err)
+			os.Exit(2)
+		}
 	}
 	v := oracle.Judge(seen)
 	fmt.Print(report(p, seen, v))

@@ -37,9 +37,9 @@ type event struct {
 	kind   eventKind
 	step   string         // revoke, auth
 	fault  authtest.Fault // auth
-	what   string         // in words: the fault, the storage's trouble
+	what   string         // in words: the fault, the storage's trouble, where a logout is, who the client is after a restart
 	server int            // refuse; -1: all
-	lasts  time.Duration  // auth, refuse, storage
+	lasts  time.Duration  // auth, refuse, down, storage
 }
 
 type eventKind string
@@ -48,7 +48,11 @@ const (
 	revoke  eventKind = "revoke"
 	auth    eventKind = "auth server"
 	refuse  eventKind = "API refuses everything"
+	down    eventKind = "API is down"
 	storage eventKind = "storage"
+	logout  eventKind = "logout"
+	restart eventKind = "restart"
+	rotate  eventKind = "restart with another secret"
 )
 
 func (e event) String() string {
@@ -58,6 +62,10 @@ func (e event) String() string {
 		return text + " " + e.step
 	case auth:
 		return text + ": " + e.what + " at " + e.step
+	case rotate:
+		return text
+	case logout, restart:
+		return text + " " + e.what
 	case refuse:
 		where := "everywhere"
 		if e.server >= 0 {
@@ -105,11 +113,16 @@ func newPlan(seed uint64, last time.Duration, requests int) *plan {
 		p.apiClocks[i] = pick(r, -off, 0, off)
 	}
 	p.refusals(r)
+	p.rotations(r)
 	p.authFaults(r)
 	p.revocations(r)
 	for at := 2 * time.Second; at < last-time.Second; at += between(r, 10*time.Second, 15*time.Second) {
-		p.add(event{at: at, kind: storage, what: pick(r, "fails", "hangs"), lasts: 500 * time.Millisecond})
+		if !p.calm(at) {
+			p.add(event{at: at, kind: storage, what: pick(r, "fails", "hangs"), lasts: 500 * time.Millisecond})
+		}
 	}
+	p.changes(r)
+	p.outages()
 	slices.SortStableFunc(p.events, func(a, b event) int { return cmp.Compare(a.at, b.at) })
 	return p
 }
@@ -131,11 +144,34 @@ func (p *plan) refusals(r *rand.Rand) {
 	p.add(event{at: max(p.last*3/4, p.last-3500*time.Millisecond) + between(r, 0, time.Second/4), kind: refuse, server: -1, lasts: 1500 * time.Millisecond})
 }
 
+// rotations restarts the client with another secret, after a while in which nothing
+// happens: what the new process does then is its own doing.
+func (p *plan) rotations(r *rand.Rand) {
+	p.add(event{at: min(p.last*6/10, 9*time.Second) + between(r, 0, time.Second/4), kind: rotate})
+	if p.last >= 40*time.Second { // where revocations wait anyway
+		p.add(event{at: p.events[0].at + 9*time.Second + between(r, 0, time.Second/4), kind: rotate})
+	}
+}
+
+// calm reports whether a restart with another secret is near.
+func (p *plan) calm(at time.Duration) bool {
+	return slices.ContainsFunc(p.events, func(e event) bool {
+		return e.kind == rotate && at >= e.at-calmBefore && at <= e.at+calmAfter
+	})
+}
+
+// The time around a restart with another secret in which nothing else happens. What
+// came before has to be dealt with by then.
+const calmBefore, calmAfter = 4500 * time.Millisecond, 1200 * time.Millisecond
+
 // quiet reports whether revocations had better wait: an API that refuses
 // everything leaves the pipeline without a means to tell a revocation from
 // that, for ten seconds. After the last refusals there is no such rest, so
 // that this is seen, too.
 func (p *plan) quiet(at time.Duration) bool {
+	if p.calm(at) {
+		return true
+	}
 	for _, e := range p.events {
 		if e.kind == refuse && e.server >= 0 && at >= e.at && at < e.at+11*time.Second {
 			return true
@@ -178,6 +214,41 @@ func (p *plan) authFaults(r *rand.Rand) {
 		p.add(event{at: at + time.Millisecond, kind: revoke, step: step})
 	}
 }
+
+// changes logs out, in the client's process or in another one, and restarts the client
+// as somebody else, and as whom it was before.
+func (p *plan) changes(r *rand.Rand) {
+	who := 0
+	for at := 1500 * time.Millisecond; at < p.last-time.Second; at += between(r, 1500*time.Millisecond, 4*time.Second) {
+		if p.quiet(at) {
+			continue
+		}
+		if r.IntN(2) == 0 {
+			p.add(event{at: at, kind: logout, what: pick(r, here, elsewhere)})
+		} else {
+			who++
+			p.add(event{at: at, kind: restart, what: identities[who%len(identities)]})
+		}
+	}
+}
+
+// outages lets all of the API's servers answer 503: half of the requests that meet that
+// would be sent again, were there no budget. Tokens have nothing to do with it.
+func (p *plan) outages() {
+	p.add(event{at: p.last / 4, kind: down, lasts: 700 * time.Millisecond})
+	if p.last >= 40*time.Second {
+		p.add(event{at: p.last * 3 / 5, kind: down, lasts: 700 * time.Millisecond})
+	}
+}
+
+// Where a logout is.
+const (
+	here      = "here"
+	elsewhere = "elsewhere"
+)
+
+// identities are who the client is, one after the other.
+var identities = []string{"ann", "bob"}
 
 // revocations revokes tokens of random steps, and now and then at once those
 // that have just taken their place.
@@ -223,8 +294,8 @@ func (p *plan) count(kind eventKind) int {
 }
 
 func (p *plan) summary() string {
-	return fmt.Sprintf("%d revocations, %d bouts of trouble at the auth server, %d of an API that refuses everything, %d of the storage; the auth server's clock is off by %v",
-		p.count(revoke), p.count(auth), p.count(refuse), p.count(storage), p.authClock)
+	return fmt.Sprintf("%d revocations, %d logouts, %d restarts as somebody else, %d with another secret, %d bouts of trouble at the auth server, %d of an API that refuses everything, %d of one that is down, %d of the storage; the auth server's clock is off by %v",
+		p.count(revoke), p.count(logout), p.count(restart), p.count(rotate), p.count(auth), p.count(refuse), p.count(down), p.count(storage), p.authClock)
 }
 
 // print writes the whole plan.

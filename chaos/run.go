@@ -5,6 +5,8 @@ package main
 
 import (
 	"cmp"
+	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -28,7 +30,9 @@ func run(p *plan) (*oracle.Run, error) {
 	led.run.Rules = oracle.Rules{
 		Steps: stepNames, RetryMax: retryMax, AuthReplays: authReplays,
 		BucketSize: 3, BucketEvery: 10 * time.Second,
-		Memory: maxCoolDown, Grace: 10 * time.Second, Slack: 500 * time.Millisecond,
+		RenewEvery:  []time.Duration{appTTL / 2, userTTL / 2}, // after half a token's life
+		RetryBudget: retryBudget,
+		Memory:      maxCoolDown, Grace: 10 * time.Second, Slack: 500 * time.Millisecond,
 	}
 	w := &world{plan: p, led: led}
 	stuck, err := w.run()
@@ -63,7 +67,9 @@ type world struct {
 	auth    *authServer
 	servers []*server // the foreign one is the last
 	store   *badStorage
-	client  *client
+	origins []string
+	client  atomic.Pointer[client]
+	clients []*client // all that there have been; of perform alone until it ends
 }
 
 func (w *world) run() (stuck bool, err error) {
@@ -85,26 +91,69 @@ func (w *world) run() (stuck bool, err error) {
 	w.led.run.Origins = origins
 	store := newBadStorage(w.led)
 	w.store = store
-	if w.client, err = newClient(w.led, w.auth, store, origins); err != nil {
+	w.origins = origins
+	if err := w.start(identities[0], false); err != nil {
 		return false, err
 	}
-	defer w.client.http.CloseIdleConnections()
 
 	over := make(chan struct{})
 	var acts sync.WaitGroup
 	acts.Go(func() { w.perform(over) })
-	stuck = w.call(&load{w.led, w.plan, w.client, origins, foreign})
+	stuck = w.call(&load{w.led, w.plan, w.client.Load, origins, foreign})
 	close(over)
 	acts.Wait()
 
-	spared := w.client.tokens.Stats().RefusalsIgnored
+	spared := make([]uint64, len(w.clients))
+	for i, c := range w.clients {
+		spared[i] = c.tokens.Stats().RefusalsIgnored
+		c.http.CloseIdleConnections()
+		err = errors.Join(err, c.tokens.Close())
+	}
 	killed := w.auth.sim.Stats().FamiliesKilled
 	w.led.note(func(run *oracle.Run, now time.Duration) {
-		run.Took, run.Spared, run.FamiliesKilled = now, spared, killed
-		// A token is renewed after half its life at the earliest.
-		run.Renewals = int(now/(appTTL/2)) + int(now/(userTTL/2))
+		run.Took, run.FamiliesKilled = now, killed
+		for i, n := range spared {
+			run.Processes[i].Spared = n
+		}
 	})
-	return stuck, w.client.tokens.Close()
+	return stuck, err
+}
+
+// start lets a client take the place of the one before, whose requests end.
+func (w *world) start(who string, rotated bool) error {
+	number := len(w.clients)
+	w.led.note(func(run *oracle.Run, now time.Duration) {
+		if number > 0 {
+			run.Processes[number-1].Ended = now
+		}
+		run.Processes = append(run.Processes, &oracle.Process{Identity: who, Rotated: rotated, Began: now})
+	})
+	c, err := newClient(w.led, w.auth, w.store, w.origins, who, number)
+	if err == nil {
+		w.clients = append(w.clients, c)
+		w.client.Store(c)
+	}
+	return err
+}
+
+// logOut forgets the client's tokens, in its own process or in another one.
+func (w *world) logOut(where string) {
+	c := w.client.Load()
+	tokens, process := c.tokens, c.number
+	if where == elsewhere {
+		process = noProcess
+		other, err := newPipeline(w.auth.steps(process, w.auth.srv.URL, w.auth.client.Transport), w.store, c.who, nil)
+		if err != nil {
+			panic(err) // the client's own was right
+		}
+		defer other.Close()
+		tokens = other
+	}
+	from := w.led.now()
+	err := tokens.Forget(context.Background())
+	w.led.note(func(run *oracle.Run, now time.Duration) {
+		run.Logouts = append(run.Logouts, oracle.Logout{Window: oracle.Window{From: from, To: now}, Identity: c.who, Process: process, Told: err == nil})
+	})
 }
 
 // call lets the callers send all requests, evenly over the time of the plan.
@@ -202,9 +251,35 @@ func (w *world) act(e event) (end func()) {
 				run.Refusals = append(run.Refusals, oracle.Window{From: from, To: now})
 			})
 		}
+	case down:
+		for _, s := range w.servers[:servers] {
+			s.down.Store(true)
+		}
+		return func() {
+			for _, s := range w.servers[:servers] {
+				s.down.Store(false)
+			}
+		}
+	case logout:
+		w.logOut(e.what)
+	case restart:
+		if err := w.start(e.what, false); err != nil {
+			panic(err) // the first one was right
+		}
+	case rotate:
+		w.auth.rotate()
+		if err := w.start(w.client.Load().who, true); err != nil {
+			panic(err) // the first one was right
+		}
 	case storage:
+		from := w.led.now()
 		w.store.mood.Store(e.what)
-		return func() { w.store.mood.Store("well") }
+		return func() {
+			w.store.mood.Store("well")
+			w.led.note(func(run *oracle.Run, now time.Duration) {
+				run.Troubles = append(run.Troubles, oracle.Window{From: from, To: now})
+			})
+		}
 	}
 	return nil
 }
@@ -234,6 +309,7 @@ func report(p *plan, run *oracle.Run, v *oracle.Verdict) string {
 	line("fetches    %d of at most %d, and %d that a fault spoilt; new tokens of step %s: %d of at most %d", v.Fetches, v.MostFetches, v.Spoilt, stepNames[2], v.Tokens, v.MostTokens)
 	line("allowed    %s; one new token for each of them", v.Allowance)
 	line("delivered  %d POSTs were sent again after a 401, a 429 or a 503 with Retry-After", v.Duplicate)
+	line("retries    %d; %d waits of at least %v for another send, during %d of them a connection was held", v.Retries, v.Waits, oracle.LongWait, v.Held)
 	line("latency    worst %.3f s; the longest beyond a context %.3f s", v.Slowest.Seconds(), max(0, v.Overtime).Seconds())
 	if len(v.Violations) == 0 {
 		line("verdict    all invariants held")
@@ -253,6 +329,12 @@ func report(p *plan, run *oracle.Run, v *oracle.Verdict) string {
 		line("\n%s\n  request %d: %s", x.Rule, x.ID, x.Text)
 		for _, text := range v.History(x.ID) {
 			line("    %s", text)
+		}
+		if x.Also != 0 {
+			line("  request %d", x.Also)
+			for _, text := range v.History(x.Also) {
+				line("    %s", text)
+			}
 		}
 	}
 	return b.String()

@@ -49,6 +49,7 @@ type server struct {
 	clock    time.Duration
 	foreign  bool // it asks for no token, and takes note of any
 	refusing atomic.Bool
+	down     atomic.Bool // each request gets a 503
 	srv      *httptest.Server
 }
 
@@ -68,6 +69,10 @@ type visit struct {
 }
 
 func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.Header.Get(callHeader) != "" { // this host is the auth server's, too
+		s.auth.ServeHTTP(w, r)
+		return
+	}
 	v := &visit{server: s, w: w, r: r, Visit: &oracle.Visit{Origin: s.srv.URL, Method: r.Method, Path: r.URL.Path, Tokens: tokensIn(r)}}
 	v.ID, _ = strconv.Atoi(r.Header.Get(idHeader))
 	fmt.Sscanf(r.Header.Get(sendHeader), "%d.%d", &v.Hop, &v.N)
@@ -95,6 +100,9 @@ func tokensIn(r *http.Request) []string {
 func (v *visit) serve() {
 	pause := time.Duration(1+v.coin.IntN(8)) * time.Millisecond
 	fault := v.plan.fault(v.coin)
+	if v.down.Load() {
+		fault = unavailable
+	}
 	switch fault {
 	case resetUnread:
 		v.reset()
@@ -109,12 +117,12 @@ func (v *visit) serve() {
 		v.answer(http.StatusInternalServerError, "")
 		return
 	case unavailable:
-		v.answer(http.StatusServiceUnavailable, "")
+		v.answer(http.StatusServiceUnavailable, v.excuse())
 		return
 	case comeBack, tooMany:
 		v.w.Header().Set("Retry-After", "0")
 		v.note(func(time.Duration) { v.Again = true })
-		v.answer(map[apiFault]int{comeBack: 503, tooMany: 429}[fault], "")
+		v.answer(map[apiFault]int{comeBack: 503, tooMany: 429}[fault], v.excuse())
 		return
 	case comeBackDate:
 		v.w.Header().Set("Retry-After", time.Now().Add(v.clock).UTC().Format(http.TimeFormat))
@@ -151,9 +159,13 @@ func (v *visit) authorized() bool {
 		wait(v.r, time.Duration(15+v.coin.IntN(45))*time.Millisecond)
 	}
 	v.w.Header().Set("WWW-Authenticate", `Bearer realm="chaos", error="invalid_token"`)
-	v.answer(http.StatusUnauthorized, "")
+	v.answer(http.StatusUnauthorized, v.excuse())
 	return false
 }
+
+// excuse is the body of an answer that may not be the last one: its connection serves
+// nobody else until the body is read.
+func (v *visit) excuse() string { return strings.Repeat("sorry ", 1+v.coin.IntN(500)) }
 
 // work does what the request asks for: it reads the body and says so.
 func (v *visit) work(fault apiFault) {

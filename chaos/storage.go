@@ -37,18 +37,35 @@ func (s *badStorage) trouble(ctx context.Context) error {
 	return nil
 }
 
+// late notes a call that took long enough for the pipeline to have given it up: a busy
+// machine has its moments, too.
+func (s *badStorage) late(ctx context.Context, begun time.Time, save bool) {
+	took := time.Since(begun)
+	if took < storageTimeout/2 && ctx.Err() == nil {
+		return
+	}
+	s.led.note(func(run *oracle.Run, now time.Duration) {
+		run.Troubles = append(run.Troubles, oracle.Window{From: now - took, To: now})
+		if save {
+			run.SpoiltSaves = append(run.SpoiltSaves, now)
+		}
+	})
+}
+
 func (s *badStorage) Load(ctx context.Context, keys ...string) ([]requestforge.Entry, error) {
 	if err := s.trouble(ctx); err != nil {
 		return nil, err
 	}
+	defer s.late(ctx, time.Now(), false)
 	return s.MemoryStorage.Load(ctx, keys...)
 }
 
 func (s *badStorage) Save(ctx context.Context, key string, r requestforge.Record, seen uint64) (requestforge.Entry, error) {
 	if err := s.trouble(ctx); err != nil {
-		s.led.note(func(run *oracle.Run, _ time.Duration) { run.SpoiltSaves++ })
+		s.led.note(func(run *oracle.Run, now time.Duration) { run.SpoiltSaves = append(run.SpoiltSaves, now) })
 		return requestforge.Entry{}, err
 	}
+	defer s.late(ctx, time.Now(), true)
 	return s.MemoryStorage.Save(ctx, key, r, seen)
 }
 
@@ -56,6 +73,7 @@ func (s *badStorage) Revoke(ctx context.Context, key string, stamp uint64) error
 	if err := s.trouble(ctx); err != nil {
 		return err
 	}
+	defer s.late(ctx, time.Now(), false)
 	return s.MemoryStorage.Revoke(ctx, key, stamp)
 }
 
@@ -63,5 +81,11 @@ func (s *badStorage) TryLock(ctx context.Context, key string) (requestforge.Leas
 	if err := s.trouble(ctx); err != nil {
 		return nil, false, err
 	}
+	defer s.late(ctx, time.Now(), false)
 	return s.MemoryStorage.TryLock(ctx, key)
+}
+
+func (s *badStorage) Delete(ctx context.Context, key string, seen uint64) (requestforge.Entry, error) {
+	defer s.late(ctx, time.Now(), false)
+	return s.MemoryStorage.Delete(ctx, key, seen)
 }

@@ -25,8 +25,9 @@ func (b *bare) RoundTrip(*http.Request) (*http.Response, error) {
 func TestAllocHotPathOverThisStorage(t *testing.T) {
 	store, _ := fresh(t)
 	p, err := requestforge.NewPipeline(requestforge.PipelineConfig{
-		Storage: store,
-		Steps: []requestforge.Step{{Name: "user", Fetcher: requestforge.FetcherFunc(func(context.Context, requestforge.Input) (*requestforge.Token, error) {
+		KeyPrefix: "test",
+		Storage:   store,
+		Steps: []requestforge.Step{{Name: "user", Identity: "test", Fetcher: requestforge.FetcherFunc(func(context.Context, requestforge.Input) (*requestforge.Token, error) {
 			return &requestforge.Token{AccessToken: "t", Expiry: time.Now().Add(time.Hour)}, nil
 		})}},
 		StorageTimeout: 5 * time.Second,
@@ -43,7 +44,7 @@ func TestAllocHotPathOverThisStorage(t *testing.T) {
 	}))
 
 	rt, err := requestforge.NewTransport(requestforge.Config{
-		Base: &bare{}, BaseURL: "https://api.example.com", Tokens: p, Retry: requestforge.RetryPolicy{RetryMax: 3},
+		Base: &bare{}, BaseURL: "https://api.example.com", Source: p, Retry: requestforge.RetryPolicy{RetryMax: 3},
 	})
 	require.NoError(t, err)
 	req, err := http.NewRequest("GET", "https://api.example.com/v1/users", nil)

@@ -6,14 +6,18 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/gofrs/flock"
@@ -103,9 +107,17 @@ func open(t *testing.T, dir string) *filestorage.Storage {
 	return s
 }
 
+// private returns an empty directory that nobody else can write to, whatever the umask.
+func private(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	require.NoError(t, os.Chmod(dir, 0o700))
+	return dir
+}
+
 func fresh(t *testing.T) (s *filestorage.Storage, dir string) {
 	t.Helper()
-	dir = filepath.Join(t.TempDir(), "cache", "tool", "tokens")
+	dir = filepath.Join(private(t), "cache", "tool", "tokens")
 	return open(t, dir), dir
 }
 
@@ -128,6 +140,14 @@ func save(t *testing.T, s requestforge.Storage, r requestforge.Record, seen uint
 	e, err := s.Save(t.Context(), r.Key, r, seen)
 	require.NoError(t, err)
 	require.NotNil(t, e.Record)
+	return e
+}
+
+func remove(t *testing.T, s requestforge.Storage, key string, seen uint64) requestforge.Entry {
+	t.Helper()
+	e, err := s.Delete(t.Context(), key, seen)
+	require.NoError(t, err)
+	require.Nil(t, e.Record)
 	return e
 }
 
@@ -158,14 +178,21 @@ func (p *prefixed) keys(keys []string) []string {
 	return own
 }
 
-// clean removes all that is p's.
-func (p *prefixed) clean() error {
-	var all []string
+// clean removes all records that are p's, so that the file stays small.
+func (p *prefixed) clean() (err error) {
+	ctx := context.Background()
 	p.used.Range(func(key, _ any) bool {
-		all = append(all, key.(string))
-		return true
+		var entries []requestforge.Entry
+		entries, err = p.Storage.Load(ctx, key.(string))
+		if err != nil {
+			return false
+		}
+		if entries[0].Record != nil && entries[0].Version() < 1<<53-1 {
+			_, err = p.Storage.Delete(ctx, key.(string), entries[0].Version())
+		}
+		return err == nil
 	})
-	return p.Storage.Delete(context.Background(), all...)
+	return err
 }
 
 func (p *prefixed) Load(ctx context.Context, keys ...string) ([]requestforge.Entry, error) {
@@ -180,8 +207,8 @@ func (p *prefixed) Revoke(ctx context.Context, key string, stamp uint64) error {
 	return p.Storage.Revoke(ctx, p.key(key), stamp)
 }
 
-func (p *prefixed) Delete(ctx context.Context, keys ...string) error {
-	return p.Storage.Delete(ctx, p.keys(keys)...)
+func (p *prefixed) Delete(ctx context.Context, key string, seen uint64) (requestforge.Entry, error) {
+	return p.Storage.Delete(ctx, p.key(key), seen)
 }
 
 func (p *prefixed) TryLock(ctx context.Context, key string) (requestforge.Lease, bool, error) {
@@ -218,8 +245,8 @@ func encrypted(t *testing.T, s requestforge.Storage) requestforge.Storage {
 	return e
 }
 
-// childHammer saves, revokes and locks the same key as others do, and prints
-// what it achieved.
+// childHammer saves, revokes, deletes and locks the same key as others do, and
+// prints what it achieved.
 func childHammer(dir string) error {
 	s, err := filestorage.New(dir)
 	if err != nil {
@@ -235,12 +262,13 @@ func childHammer(dir string) error {
 			return err
 		}
 		e := entries[0]
-		if stamp(e) < stamp(last) || e.Mark < last.Mark || e.Mark < revoked {
-			return fmt.Errorf("stamp and mark went from %d and %d down to %d and %d", stamp(last), last.Mark, stamp(e), e.Mark)
+		if e.Version() < last.Version() || e.Mark < last.Mark || e.Mark < revoked || e.Gone < last.Gone {
+			return fmt.Errorf("version, mark and tombstone went from %d, %d and %d down to %d, %d and %d",
+				last.Version(), last.Mark, last.Gone, e.Version(), e.Mark, e.Gone)
 		}
 		last = e
 		if i%5 == 4 {
-			revoked = stamp(e)
+			revoked = e.Version()
 			if err := s.Revoke(ctx, key, revoked); err != nil {
 				return err
 			}
@@ -248,18 +276,26 @@ func childHammer(dir string) error {
 			continue
 		}
 		mine := fmt.Sprintf("token %d of %d", i, os.Getpid())
-		saved, err := s.Save(ctx, key, record(key, mine), stamp(e))
+		var now requestforge.Entry
+		var won bool
+		if i%5 == 2 {
+			now, err = s.Delete(ctx, key, e.Version())
+			// Another Delete with the same seen would leave the same, so
+			// that the winner can't be told.
+		} else {
+			now, err = s.Save(ctx, key, record(key, mine), e.Version())
+			won = err == nil && now.Record != nil && now.Record.Token.AccessToken == mine
+		}
 		if err != nil {
 			return err
 		}
-		if saved.Record == nil || stamp(saved) <= stamp(e) {
-			return fmt.Errorf("Save over stamp %d returned %v", stamp(e), saved)
+		if now.Version() <= e.Version() || now.Version() <= revoked && now.Record != nil {
+			return fmt.Errorf("a call over version %d and mark %d returned %v", e.Version(), revoked, now)
 		}
-		if saved.Record.Token.AccessToken == mine {
-			fmt.Println("won", stamp(e), stamp(saved))
-			if stamp(saved) <= revoked {
-				return fmt.Errorf("stamp %d was given after a Revoke of %d", stamp(saved), revoked)
-			}
+		if won {
+			fmt.Println("won", e.Version(), now.Version())
+		} else {
+			fmt.Println("saw", 0, now.Version())
 		}
 
 		lease, ok, err := s.TryLock(ctx, key)
@@ -307,6 +343,8 @@ func TestManyProcessesOnOneKeyHaveOneWinnerEach(t *testing.T) {
 				require.False(t, given[b], "stamp %d was given twice", b)
 				winners[a], given[b] = true, true
 				highest = max(highest, b)
+			case "saw":
+				highest = max(highest, b)
 			case "revoked":
 				mark = max(mark, a)
 			case "locked":
@@ -315,8 +353,10 @@ func TestManyProcessesOnOneKeyHaveOneWinnerEach(t *testing.T) {
 		}
 	}
 	e := load(t, s, "k")
-	require.Equal(t, highest, stamp(e))
+	require.Equal(t, highest, e.Version())
 	require.Equal(t, mark, e.Mark)
+	require.NotZero(t, e.Gone)
+	require.LessOrEqual(t, e.Gone, highest)
 	require.NotEmpty(t, winners)
 	require.NotZero(t, locked)
 }
@@ -442,9 +482,10 @@ func run(t *testing.T, s requestforge.Storage) (token string, logins int) {
 	t.Helper()
 	var n atomic.Int32
 	p, err := requestforge.NewPipeline(requestforge.PipelineConfig{
+		KeyPrefix:      "test",
 		Storage:        s,
 		StorageTimeout: time.Minute, // the machine may be busy
-		Steps: []requestforge.Step{{Name: "user", Fetcher: requestforge.FetcherFunc(
+		Steps: []requestforge.Step{{Name: "user", Identity: "test", Fetcher: requestforge.FetcherFunc(
 			func(context.Context, requestforge.Input) (*requestforge.Token, error) {
 				n.Add(1)
 				return &requestforge.Token{
@@ -484,7 +525,7 @@ func TestEncryptedFileShowsNoSecret(t *testing.T) {
 		require.NoError(t, err)
 		dump = append(dump, content...)
 	}
-	require.True(t, inside(dump, "requestforge:user"), "the search finds what is there")
+	require.True(t, inside(dump, "test:user"), "the search finds what is there")
 	for _, secret := range []string{"hunter2-access~", "hunter2-refresh~", "hunter2-extra~", "hunter2"} {
 		require.False(t, inside(dump, secret), secret)
 	}
@@ -507,7 +548,7 @@ func inside(dump []byte, s string) bool {
 func TestDamagedFileIsAnErrorWithoutContentAndIsReplaced(t *testing.T) {
 	// A file with the right sum.
 	whole := func(body string) string {
-		return fmt.Sprintf("requestforge tokens 1 %x\n%s", sha256.Sum256([]byte(body)), body)
+		return fmt.Sprintf("requestforge tokens 2 %x\n%s", sha256.Sum256([]byte(body)), body)
 	}
 	const item = `{"key":"aw==","record":null,"stamp":0,"mark":4711,"until":0}`
 	good := whole(`{"entries":[` + item + `]}`)
@@ -532,6 +573,10 @@ func TestDamagedFileIsAnErrorWithoutContentAndIsReplaced(t *testing.T) {
 		"stamp of 2^53":    whole(`{"entries":[{"key":"aw==","record":"aHVudGVyMg==","stamp":9007199254740992}]}`),
 		"mark of 2^53":     whole(`{"entries":[{"key":"aw==","mark":9007199254740992}]}`),
 		"negative mark":    whole(`{"entries":[{"key":"aw==","mark":-4711}]}`),
+		"gone is 2^53":     whole(`{"entries":[{"key":"aw==","gone":9007199254740992,"gone_until":1}]}`),
+		"gone, no end":     whole(`{"entries":[{"key":"aw==","gone":4711}]}`),
+		"end, not gone":    whole(`{"entries":[{"key":"aw==","gone_until":4711}]}`),
+		"gone and stamp":   whole(`{"entries":[{"key":"aw==","record":"aHVudGVyMg==","stamp":4711,"gone":4711,"gone_until":1}]}`),
 		"too large":        "",
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -550,7 +595,8 @@ func TestDamagedFileIsAnErrorWithoutContentAndIsReplaced(t *testing.T) {
 				require.ErrorContains(t, err, "larger than 16 MiB")
 			}
 			for _, secret := range []string{"hunter2", "4711", "aHVudGVyMg"} {
-				require.NotContains(t, err.Error(), secret)
+				// A folder of a test has a random number in its name.
+				require.NotContains(t, strings.ReplaceAll(err.Error(), dir, "DIR"), secret)
 			}
 			token, logins := run(t, s)
 			require.Equal(t, "hunter2-access~", token, "the request is served")
@@ -563,7 +609,7 @@ func TestDamagedFileIsAnErrorWithoutContentAndIsReplaced(t *testing.T) {
 			require.EqualValues(t, 3, load(t, s, "k").Mark)
 
 			spoil()
-			require.NoError(t, s.Delete(t.Context(), "k"))
+			require.Equal(t, requestforge.Entry{Gone: 8}, remove(t, s, "k", 7))
 			content, err := os.ReadFile(data(dir))
 			require.NoError(t, err)
 			require.NotContains(t, string(content), "hunter2", "a logout leaves nothing, garbage included")
@@ -574,7 +620,7 @@ func TestDamagedFileIsAnErrorWithoutContentAndIsReplaced(t *testing.T) {
 func TestFileOfAnotherVersionIsLeftAlone(t *testing.T) {
 	s, dir := fresh(t)
 	require.NoError(t, os.MkdirAll(dir, 0o700))
-	const content = "requestforge tokens 2 hunter2"
+	const content = "requestforge tokens 3 hunter2"
 	require.NoError(t, os.WriteFile(data(dir), []byte(content), 0o600))
 	requireRefused(t, s, data(dir), "version")
 	_, logins := run(t, s)
@@ -584,11 +630,32 @@ func TestFileOfAnotherVersionIsLeftAlone(t *testing.T) {
 	require.Equal(t, content, string(got))
 }
 
+// The tokens of version 1 stay, so that an update of the tool is no logout; and a
+// program of that version doesn't get to drop tombstones.
+func TestFileWithoutTombstonesIsReadAndReplaced(t *testing.T) {
+	s, dir := fresh(t)
+	r, err := record("k", "old").MarshalBinary()
+	require.NoError(t, err)
+	body := `{"entries":[{"key":"aw==","record":"` + base64.StdEncoding.EncodeToString(r) + `","stamp":3,"mark":2,"until":0}]}`
+	require.NoError(t, os.MkdirAll(dir, 0o700))
+	require.NoError(t, os.WriteFile(data(dir), fmt.Appendf(nil, "requestforge tokens 1 %x\n%s", sha256.Sum256([]byte(body)), body), 0o600))
+	e := load(t, s, "k")
+	require.Equal(t, "old", e.Record.Token.AccessToken)
+	require.EqualValues(t, 3, e.Version())
+	require.EqualValues(t, 2, e.Mark)
+
+	require.Equal(t, requestforge.Entry{Mark: 2, Gone: 4}, remove(t, s, "k", 3))
+	content, err := os.ReadFile(data(dir))
+	require.NoError(t, err)
+	require.True(t, strings.HasPrefix(string(content), "requestforge tokens 2 "))
+	require.Equal(t, requestforge.Entry{Mark: 2, Gone: 4}, load(t, s, "k"))
+}
+
 func TestRecordOfAnotherVersionIsLeftAlone(t *testing.T) {
 	s, dir := fresh(t)
 	require.NoError(t, os.MkdirAll(dir, 0o700))
 	body := `{"entries":[{"key":"aw==","record":"` + base64.StdEncoding.EncodeToString([]byte("rf9:hunter2")) + `","stamp":1}]}`
-	content := fmt.Sprintf("requestforge tokens 1 %x\n%s", sha256.Sum256([]byte(body)), body)
+	content := fmt.Sprintf("requestforge tokens 2 %x\n%s", sha256.Sum256([]byte(body)), body)
 	require.NoError(t, os.WriteFile(data(dir), []byte(content), 0o600))
 	_, loadErr := s.Load(t.Context(), "k")
 	_, saveErr := s.Save(t.Context(), "k", record("k", "a"), 0)
@@ -598,6 +665,7 @@ func TestRecordOfAnotherVersionIsLeftAlone(t *testing.T) {
 		require.NotContains(t, err.Error(), "hunter2")
 	}
 	require.Equal(t, requestforge.Entry{}, load(t, s, "other"), "other keys are none of its business")
+	require.Equal(t, requestforge.Entry{Gone: 2}, remove(t, s, "k", 1), "a logout ends it unread")
 }
 
 // requireRefused checks that every call but TryLock is an error that names
@@ -607,7 +675,8 @@ func requireRefused(t *testing.T, s requestforge.Storage, path, why string) {
 	ctx := t.Context()
 	_, loadErr := s.Load(ctx, "k")
 	_, saveErr := s.Save(ctx, "k", record("k", "hunter2"), 0)
-	for _, err := range []error{loadErr, saveErr, s.Revoke(ctx, "k", 1), s.Delete(ctx, "k")} {
+	_, deleteErr := s.Delete(ctx, "k", 0)
+	for _, err := range []error{loadErr, saveErr, s.Revoke(ctx, "k", 1), deleteErr} {
 		require.ErrorContains(t, err, path)
 		require.ErrorContains(t, err, why)
 		require.NotContains(t, err.Error(), "hunter2")
@@ -640,6 +709,193 @@ func TestExpiredRecordsAreDroppedAfterKeep(t *testing.T) {
 		require.NotNil(t, e.Record, key)
 		require.EqualValues(t, 1, e.Mark, key)
 	}
+}
+
+// A tombstone is kept as long as a refresh token from before the logout may be of use
+// to somebody, and no longer: the file doesn't grow with every account.
+func TestTombstonesAreDroppedAfterTheirLife(t *testing.T) {
+	const day = 24 * time.Hour
+	synctest.Test(t, func(t *testing.T) {
+		s, dir := fresh(t)
+		put := func(key string, expiry, keep time.Duration, seen uint64) requestforge.Entry {
+			r := record(key, key)
+			r.Token.Expiry, r.Keep = time.Now().Add(expiry), keep
+			return save(t, s, r, seen)
+		}
+		remove(t, s, "nothing", 5)
+		remove(t, s, "short", put("short", time.Hour, day, 0).Version())
+		remove(t, s, "long", put("long", -10*day, 60*day, 0).Version())
+		remove(t, s, "far", put("far", 80*day, 10*day, 0).Version())
+		remove(t, s, "useless", put("useless", -time.Hour, time.Second, 0).Version())
+		remove(t, s, "twice", put("twice", -time.Hour, 60*day, 0).Version())
+		put("later", -time.Hour, time.Second, remove(t, s, "later", 0).Version())
+		put("live", 100*day, day, remove(t, s, "live", 0).Version())
+		gone := load(t, s, "twice").Gone
+
+		lives := map[string]int{
+			"nothing": 30, "short": 30, "useless": 30, "later": 30,
+			"long": 60, "twice": 60, "far": 90, "live": 101,
+		}
+		for at := range 103 {
+			put("prunes", -time.Hour, 0, load(t, s, "prunes").Version())
+			content, err := os.ReadFile(data(dir))
+			require.NoError(t, err)
+			for key, life := range lives {
+				if at == life {
+					continue // some seconds more or less
+				}
+				kept := at < life
+				require.Equal(t, kept, load(t, s, key).Gone != 0, "%s after %d days", key, at)
+				require.Equal(t, kept, inside(content, key), "%s after %d days", key, at)
+			}
+			if at == 1 { // a second logout doesn't shorten what is left of the first
+				gone = remove(t, s, "twice", gone).Gone
+			}
+			time.Sleep(day)
+		}
+	})
+}
+
+// A mark without a record goes with the tombstones.
+func TestMarksWithoutARecordAreDroppedAfterAMonth(t *testing.T) {
+	const day = 24 * time.Hour
+	synctest.Test(t, func(t *testing.T) {
+		begin := time.Now()
+		s, _ := fresh(t)
+		put := func(key string) {
+			require.NoError(t, s.Revoke(t.Context(), key, load(t, s, key).Mark+1))
+		}
+		put("mark")
+		remove(t, s, "tombstone", 0)
+		save(t, s, record("record", "x"), 0)
+		put("record")
+		put("saved later")
+		save(t, s, record("saved later", "x"), 0)
+		time.Sleep(20 * day)
+		put("tombstone")
+		for _, step := range []struct {
+			at     time.Duration // from the begin
+			marked []string
+		}{
+			{30*day - time.Minute, []string{"mark", "tombstone", "record", "saved later"}},
+			{30*day + time.Minute, []string{"tombstone", "record", "saved later"}},
+			{50*day - time.Minute, []string{"tombstone", "record", "saved later"}},
+			{50*day + time.Minute, []string{"record", "saved later"}},
+			{400 * day, []string{"record", "saved later"}},
+		} {
+			time.Sleep(time.Until(begin.Add(step.at)))
+			put("prunes")
+			for _, key := range []string{"mark", "tombstone", "record", "saved later"} {
+				require.Equal(t, slices.Contains(step.marked, key), load(t, s, key).Mark != 0, "%s after %v", key, step.at)
+			}
+		}
+	})
+}
+
+// A file is rewritten as a whole, so there is an end to what it holds.
+func TestAFileIsForFewUsers(t *testing.T) {
+	s, dir := fresh(t)
+	// A thousand writes would take their time.
+	var entries []string
+	for i := range 997 {
+		key := base64.StdEncoding.EncodeToString(fmt.Append(nil, "p:user/", i))
+		entries = append(entries, fmt.Sprintf(`{"key":%q,"record":null,"stamp":0,"mark":1,"until":0,"gone":0,"gone_until":0}`, key))
+	}
+	body := `{"entries":[` + strings.Join(entries, ",") + `]}`
+	content := fmt.Sprintf("requestforge tokens 2 %x\n%s", sha256.Sum256([]byte(body)), body)
+	require.NoError(t, os.MkdirAll(dir, 0o700))
+	require.NoError(t, os.WriteFile(data(dir), []byte(content), 0o600))
+
+	dropped := record("p:expired", "x")
+	dropped.Token.Expiry, dropped.Keep = time.Now().Add(-2*time.Hour), 3*time.Hour // not yet
+	save(t, s, dropped, 0)
+	save(t, s, record("p:user/1", "x"), 0)
+	require.NoError(t, s.Revoke(t.Context(), "p:mark", 1))
+	remove(t, s, "p:tombstone", 0)
+	before, err := os.ReadFile(data(dir))
+	require.NoError(t, err)
+	_, saveErr := s.Save(t.Context(), "p:user/new", record("p:user/new", "hunter2"), 0)
+	_, deleteErr := s.Delete(t.Context(), "p:user/new", 0)
+	for _, err := range []error{saveErr, deleteErr, s.Revoke(t.Context(), "p:user/new", 1)} {
+		require.ErrorContains(t, err, data(dir))
+		require.ErrorContains(t, err, "1000 keys")
+		require.ErrorContains(t, err, "redisstorage")
+		require.NotContains(t, err.Error(), "hunter2")
+	}
+	after, err := os.ReadFile(data(dir))
+	require.NoError(t, err)
+	require.True(t, bytes.Equal(before, after))
+	require.Equal(t, requestforge.Entry{}, load(t, s, "p:user/new"))
+
+	// Those that are there go on.
+	saved := save(t, s, record("p:user/1", "second"), 2)
+	require.NoError(t, s.Revoke(t.Context(), "p:user/1", 2))
+	remove(t, s, "p:user/1", saved.Version())
+
+	// There is room as soon as something may be dropped.
+	dropped.Keep = time.Minute
+	save(t, s, dropped, 1)
+	save(t, s, record("p:user/new", "x"), 0)
+	require.Equal(t, requestforge.Entry{}, load(t, s, dropped.Key))
+	_, err = s.Save(t.Context(), "p:user/more", record("p:user/more", "x"), 0)
+	require.ErrorContains(t, err, "1000 keys")
+}
+
+// However many steps and users are locked, one after another, no files pile up; nor is
+// there a moment in which two hold a lock because its file goes.
+func TestFilesOfLocksGoWithTheirLeases(t *testing.T) {
+	const keys, callers, leases = 3, 8, 200
+	s, dir := fresh(t)
+	other, err := filestorage.New(dir)
+	require.NoError(t, err)
+	var holders [keys]atomic.Int32
+	var wg sync.WaitGroup
+	for i := range callers {
+		wg.Go(func() {
+			s := []*filestorage.Storage{s, other}[i%2]
+			for n := 0; n < leases; {
+				k := n % keys
+				lease, ok, err := s.TryLock(t.Context(), fmt.Sprint("p:step/", k))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if !ok {
+					runtime.Gosched()
+					continue
+				}
+				if now := holders[k].Add(1); now != 1 {
+					t.Errorf("%d hold a lock", now)
+				}
+				runtime.Gosched()
+				holders[k].Add(-1)
+				if err := errors.Join(lease.Unlock(t.Context()), lease.Unlock(t.Context())); err != nil {
+					t.Error(err)
+				}
+				n++
+			}
+		})
+	}
+	wg.Wait()
+	files, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	require.Empty(t, files)
+
+	// Somebody has removed a file; the lease of it leaves the next one's alone.
+	early, _, err := s.TryLock(t.Context(), "p:step")
+	require.NoError(t, err)
+	files, err = os.ReadDir(dir)
+	require.NoError(t, err)
+	require.Len(t, files, 1)
+	require.NoError(t, os.Remove(filepath.Join(dir, files[0].Name())))
+	late, ok, err := s.TryLock(t.Context(), "p:step")
+	require.NoError(t, err)
+	require.True(t, ok)
+	require.NoError(t, early.Unlock(t.Context()))
+	_, ok, err = s.TryLock(t.Context(), "p:step")
+	require.NoError(t, err)
+	require.False(t, ok)
+	require.NoError(t, late.Unlock(t.Context()))
 }
 
 func TestACallWaitsForAStoppedProcessNoLongerThanItsContext(t *testing.T) {
@@ -681,15 +937,18 @@ func TestADirectoryThatIsRemovedComesBack(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, os.RemoveAll(dir))
 	require.Equal(t, requestforge.Entry{}, load(t, s, "k"))
-	require.NoError(t, s.Delete(t.Context(), "k"))
 	require.NoDirExists(t, dir, "there is nothing to keep")
 	require.NoError(t, lease.Unlock(t.Context()))
-	require.NotNil(t, save(t, s, record("k", "second"), 0).Record)
+	require.EqualValues(t, 1, save(t, s, record("k", "second"), 7).Version(), "whatever was seen is lost")
 	require.Equal(t, "second", load(t, open(t, dir), "k").Record.Token.AccessToken)
+
+	require.NoError(t, os.RemoveAll(dir))
+	require.Equal(t, requestforge.Entry{Gone: 2}, remove(t, s, "k", 1), "others may hold what is lost")
+	require.Equal(t, requestforge.Entry{Gone: 2}, load(t, open(t, dir), "k"))
 }
 
 func TestNewSaysWhatIsWrongWithThePath(t *testing.T) {
-	dir := t.TempDir()
+	dir := private(t)
 	file := filepath.Join(dir, "file")
 	require.NoError(t, os.WriteFile(file, nil, 0o600))
 	for name, test := range map[string]struct{ path, want string }{
@@ -709,12 +968,11 @@ func TestNewSaysWhatIsWrongWithThePath(t *testing.T) {
 func TestNewTouchesNothing(t *testing.T) {
 	s, dir := fresh(t)
 	require.Equal(t, requestforge.Entry{}, load(t, s, "k"))
-	require.NoError(t, s.Delete(t.Context(), "k"))
 	require.NoDirExists(t, filepath.Dir(dir))
 }
 
 func TestARelativePathIsTakenAtOnce(t *testing.T) {
-	dir := t.TempDir()
+	dir := private(t)
 	t.Chdir(dir)
 	s := open(t, "tokens")
 	t.Chdir(t.TempDir())

@@ -2,13 +2,20 @@
 
 package filestorage
 
-import "io/fs"
+import (
+	"errors"
+	"io/fs"
+)
 
 const openFlags = 0
 
-// readersBlockRename: on Windows a file can't be replaced while it is open.
+// errNoLocks is never returned by a call here.
+var errNoLocks = errors.New("no locks")
+
+// readersBlockRename: on Windows an open file can't be replaced.
 const readersBlockRename = true
 
-// Neither owner nor permissions are what they are on Unix.
+// Owner and permissions have other meanings than on Unix.
+func (*Storage) checkAbove() error                   { return nil }
 func ownedByUs(fs.FileInfo) bool                     { return true }
 func othersMay(fs.FileInfo, fs.FileMode) fs.FileMode { return 0 }

@@ -82,6 +82,121 @@ func TestDirectoryThatOthersWriteToIsRefused(t *testing.T) {
 	}
 }
 
+// Who can write to a directory above can put another one in the place of ours, at any
+// time, and read what is saved there.
+func TestDirectoryThatOthersCanExchangeIsRefused(t *testing.T) {
+	above := func(t *testing.T, perm os.FileMode) (path string) {
+		path = filepath.Join(private(t), "above")
+		require.NoError(t, os.Mkdir(path, 0o700))
+		require.NoError(t, os.Chmod(path, perm))
+		t.Cleanup(func() { os.Chmod(path, 0o700) })
+		return path
+	}
+	link := func(t *testing.T, to, from string) string {
+		require.NoError(t, os.Symlink(to, from))
+		return from
+	}
+	for name, test := range map[string]struct {
+		make    func(t *testing.T) (above, dir string)
+		refused bool
+	}{
+		"parent, for all": {func(t *testing.T) (string, string) {
+			a := above(t, 0o777)
+			return a, filepath.Join(a, "tokens")
+		}, true},
+		"parent, for a group": {func(t *testing.T) (string, string) {
+			a := above(t, 0o770)
+			return a, filepath.Join(a, "tokens")
+		}, true},
+		"further above": {func(t *testing.T) (string, string) {
+			a := above(t, 0o702)
+			return a, filepath.Join(a, "not", "there", "tokens")
+		}, true},
+		"sticky": {func(t *testing.T) (string, string) {
+			a := above(t, 0o777|os.ModeSticky)
+			return a, filepath.Join(a, "tokens")
+		}, false},
+		"to be read by all": {func(t *testing.T) (string, string) {
+			a := above(t, 0o755)
+			return a, filepath.Join(a, "tokens")
+		}, false},
+		"a link lies there": {func(t *testing.T) (string, string) {
+			a := above(t, 0o777)
+			return a, link(t, private(t), filepath.Join(a, "tokens"))
+		}, true},
+		"a link leads there": {func(t *testing.T) (string, string) {
+			a := above(t, 0o777)
+			return a, filepath.Join(link(t, a, filepath.Join(private(t), "link")), "tokens")
+		}, true},
+		"a relative link leads there": {func(t *testing.T) (string, string) {
+			a := above(t, 0o777)
+			return a, filepath.Join(link(t, "../"+filepath.Base(filepath.Dir(a))+"/above", filepath.Join(filepath.Dir(a), "link")), "tokens")
+		}, true},
+		"a link on the way lies there": {func(t *testing.T) (string, string) {
+			a := above(t, 0o777)
+			second := link(t, private(t), filepath.Join(a, "second"))
+			return a, filepath.Join(link(t, second, filepath.Join(private(t), "first")), "tokens")
+		}, true},
+		"a relative path": {func(t *testing.T) (string, string) {
+			a := above(t, 0o777)
+			t.Chdir(a)
+			return a, "tokens"
+		}, true},
+		"a relative path upwards": {func(t *testing.T) (string, string) {
+			a := above(t, 0o777)
+			require.NoError(t, os.Mkdir(filepath.Join(a, "work"), 0o700))
+			t.Chdir(filepath.Join(a, "work"))
+			return a, filepath.Join("..", "tokens")
+		}, true},
+		"a relative path to a safe place": {func(t *testing.T) (string, string) {
+			a := above(t, 0o755)
+			t.Chdir(a)
+			return a, "tokens"
+		}, false},
+		"a safe one below": {func(t *testing.T) (string, string) {
+			a := above(t, 0o777)
+			require.NoError(t, os.Mkdir(filepath.Join(a, "safe"), 0o700))
+			return a, filepath.Join(a, "safe", "tokens")
+		}, true},
+		"set group ID is not sticky": {func(t *testing.T) (string, string) {
+			a := above(t, 0o770|os.ModeSetgid)
+			return a, filepath.Join(a, "tokens")
+		}, true},
+		"sticky, and a link of ours": {func(t *testing.T) (string, string) {
+			a := above(t, 0o777|os.ModeSticky)
+			return a, link(t, private(t), filepath.Join(a, "tokens"))
+		}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			above, dir := test.make(t)
+			_, err := filestorage.New(dir)
+			if !test.refused {
+				save(t, open(t, dir), record("k", "a"), 0)
+				return
+			}
+			require.ErrorContains(t, err, above)
+			require.ErrorContains(t, err, "chmod go-w")
+
+			// It may become so while the tool runs, too.
+			require.NoError(t, os.Chmod(above, 0o700))
+			s := open(t, dir)
+			require.NoError(t, os.Chmod(above, 0o777))
+			requireRefused(t, s, above, "other users can write")
+			_, _, err = s.TryLock(t.Context(), "k")
+			require.ErrorContains(t, err, above)
+			require.NoFileExists(t, data(dir))
+		})
+	}
+}
+
+func TestLinksInACircleAreAnError(t *testing.T) {
+	path := filepath.Join(private(t), "link")
+	require.NoError(t, os.Symlink(path, path))
+	_, err := filestorage.New(filepath.Join(path, "tokens"))
+	require.ErrorContains(t, err, path)
+	require.ErrorContains(t, err, "symbolic links")
+}
+
 func TestWhatBelongsToAnotherUserIsRefused(t *testing.T) {
 	if os.Geteuid() != 0 {
 		_, err := filestorage.New("/")
@@ -102,6 +217,91 @@ func TestWhatBelongsToAnotherUserIsRefused(t *testing.T) {
 	_, err = filestorage.New(dir)
 	require.ErrorContains(t, err, "another user")
 	requireRefused(t, s, dir, "another user")
+
+	require.NoError(t, os.Chown(dir, 0, 0))
+	require.NoError(t, os.Chown(filepath.Dir(dir), nobody, nobody))
+	_, err = filestorage.New(dir)
+	require.ErrorContains(t, err, filepath.Dir(dir)+", on the way to")
+	requireRefused(t, s, filepath.Dir(dir), "another user")
+
+	// Stickiness keeps others from our entries, not from their own.
+	sticky := private(t)
+	require.NoError(t, os.Chmod(sticky, 0o777|os.ModeSticky))
+	link, made := filepath.Join(sticky, "link"), filepath.Join(sticky, "made")
+	require.NoError(t, os.Symlink(private(t), link))
+	require.NoError(t, os.Mkdir(made, 0o700))
+	for _, entry := range []string{link, made} {
+		require.NoError(t, os.Lchown(entry, nobody, nobody))
+		_, err = filestorage.New(filepath.Join(entry, "tokens"))
+		require.ErrorContains(t, err, entry+", on the way to")
+		require.ErrorContains(t, err, "another user")
+	}
+}
+
+// mount returns a directory as a platform leaves it that opens a volume to a group at
+// each mount: "volume", with "tokens" in it, and the file that a run has left there.
+func mount(t *testing.T, top, dir, file os.FileMode) (path string) {
+	t.Helper()
+	volume := filepath.Join(private(t), "volume")
+	path = filepath.Join(volume, "tokens")
+	_, logins := run(t, open(t, path))
+	require.Equal(t, 1, logins)
+	require.NoError(t, os.Chmod(data(path), file))
+	require.NoError(t, os.Chmod(data(path)+".lock", file))
+	require.NoError(t, os.Chmod(path, dir))
+	require.NoError(t, os.Chmod(volume, top))
+	t.Cleanup(func() { os.Chmod(volume, 0o700) })
+	return path
+}
+
+func TestWhatIsOpenToAGroupCanBeAllowed(t *testing.T) {
+	dir := mount(t, 0o770|os.ModeSetgid, 0o770|os.ModeSetgid, 0o660)
+	_, err := filestorage.New(dir)
+	require.ErrorContains(t, err, "Options.InsecureAllowGroup")
+	require.ErrorContains(t, err, "chmod go-w")
+
+	s, err := filestorage.Options{InsecureAllowGroup: true}.New(dir)
+	require.NoError(t, err)
+	_, logins := run(t, s)
+	require.Equal(t, 0, logins, "the token of the run before the mount")
+	_, ok, err := s.TryLock(t.Context(), "k")
+	require.NoError(t, err)
+	require.True(t, ok)
+	save(t, s, record("k", "a"), 0)
+	require.EqualValues(t, 0o600, mode(t, data(dir)), "the group gets nothing from us")
+}
+
+func TestWhatIsOpenToAGroupIsRefusedUnlessAllowed(t *testing.T) {
+	for _, modes := range [][3]os.FileMode{
+		{0o770, 0o700, 0o600},
+		{0o700, 0o770, 0o600},
+	} {
+		_, err := filestorage.New(mount(t, modes[0], modes[1], modes[2]))
+		require.ErrorContains(t, err, "Options.InsecureAllowGroup", "%o", modes)
+	}
+	s := open(t, mount(t, 0o700, 0o700, 0o660))
+	_, err := s.Load(t.Context(), "k")
+	require.ErrorContains(t, err, "mode 0660")
+	require.ErrorContains(t, err, "Options.InsecureAllowGroup")
+}
+
+func TestWhatIsOpenToAllIsNeverAllowed(t *testing.T) {
+	o := filestorage.Options{InsecureAllowGroup: true}
+	for _, modes := range [][2]os.FileMode{{0o772, 0o770}, {0o777, 0o770}, {0o770, 0o772}, {0o770, 0o777}} {
+		_, err := o.New(mount(t, modes[0], modes[1], 0o660))
+		require.ErrorContains(t, err, "chmod o-w", "%o", modes)
+		require.NotContains(t, err.Error(), "InsecureAllowGroup")
+	}
+	for _, perm := range []os.FileMode{0o664, 0o662, 0o661, 0o606} {
+		dir := mount(t, 0o770, 0o770, perm)
+		s, err := o.New(dir)
+		require.NoError(t, err)
+		_, err = s.Load(t.Context(), "k")
+		require.ErrorContains(t, err, data(dir))
+		require.NotContains(t, err.Error(), "InsecureAllowGroup")
+		_, logins := run(t, s)
+		require.Equal(t, 1, logins, "what may be known to others is not used")
+	}
 }
 
 func TestWhatIsNoFileIsRefusedAndLeftAlone(t *testing.T) {
@@ -136,9 +336,8 @@ func TestWhatIsNoFileIsRefusedAndLeftAlone(t *testing.T) {
 
 // A directory may be elsewhere, as a cache on another disk is.
 func TestDirectoryMayBeASymlink(t *testing.T) {
-	link := filepath.Join(t.TempDir(), "link")
-	real := t.TempDir()
-	require.NoError(t, os.Chmod(real, 0o700))
+	link := filepath.Join(private(t), "link")
+	real := private(t)
 	require.NoError(t, os.Symlink(real, link))
 	save(t, open(t, link), record("k", "a"), 0)
 	require.FileExists(t, data(real))
@@ -217,14 +416,16 @@ func childReadOnly(dir string) error {
 	}
 	_, saveErr := s.Save(ctx, "k", record("k", "hunter2"), 1)
 	_, _, lockErr := s.TryLock(ctx, "other")
-	for _, err := range []error{saveErr, s.Revoke(ctx, "k", 1), s.Delete(ctx, "k"), lockErr} {
+	_, deleteErr := s.Delete(ctx, "k", 1)
+	for _, err := range []error{saveErr, s.Revoke(ctx, "k", 1), deleteErr, lockErr} {
 		if err == nil || !strings.Contains(err.Error(), dir) || strings.Contains(err.Error(), "hunter2") {
 			return fmt.Errorf("want an error that names %s, got %v", dir, err)
 		}
 	}
 	p, err := requestforge.NewPipeline(requestforge.PipelineConfig{
-		Storage: s,
-		Steps: []requestforge.Step{{Name: "user", Fetcher: requestforge.FetcherFunc(
+		KeyPrefix: "test",
+		Storage:   s,
+		Steps: []requestforge.Step{{Name: "user", Identity: "test", Fetcher: requestforge.FetcherFunc(
 			func(context.Context, requestforge.Input) (*requestforge.Token, error) {
 				return &requestforge.Token{AccessToken: "fetched"}, nil
 			})}},

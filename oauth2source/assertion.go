@@ -26,15 +26,16 @@ import (
 	"github.com/requestforge/requestforge"
 )
 
-// Assertion brings the token that proves something to an auth server: who the
-// client is, or on whose behalf it asks. It is asked once for each request.
-// Its errors are logged and must not hold secrets.
+// Assertion returns a token that proves to an auth server who the client is, or on whose
+// behalf the client asks. Assert is called once for each request. Errors are logged and
+// must not hold secrets.
 type Assertion interface {
 	Assert(ctx context.Context, in requestforge.Input) (string, error)
 }
 
-// AssertionFunc is a function that is an Assertion: for a token in a file, an
-// id_token in the Extra of a parent's token, or one that a service signs.
+// AssertionFunc is an Assertion made from a function: for an id_token in the Extra of a
+// parent's token, or for a token that a service signs. For a token in a file use
+// [AssertionFile].
 type AssertionFunc func(ctx context.Context, in requestforge.Input) (string, error)
 
 // Assert calls f.
@@ -73,44 +74,67 @@ func (s fromStep) check() []error {
 	return nil
 }
 
-// JWT is an Assertion that is signed anew each time, with a fresh iat, exp and
-// jti, by go-jose. It must not be changed after its first use. Printed, it
-// shows neither key nor claims of its own.
+// JWT is an Assertion that go-jose signs anew for each request, with a fresh iat, exp and
+// jti. A JWT must not be changed after its first use. A printed JWT shows no key, Header or
+// Claims.
 type JWT struct {
-	// Key signs. An *rsa.PrivateKey, *ecdsa.PrivateKey or
-	// ed25519.PrivateKey is one, and so is a key in an HSM or a cloud's key
-	// service through its crypto.Signer. It is required.
+	// Key signs: an *rsa.PrivateKey, *ecdsa.PrivateKey or ed25519.PrivateKey, or the
+	// crypto.Signer of a key in an HSM or a cloud's key service. Key or KeyFrom is
+	// required.
 	Key crypto.Signer
 
-	// KeyID is the kid of the header, by which the server finds the public
-	// key. Empty means that there is none.
+	// KeyFrom returns a key that changes while the program runs, instead of Key, and header
+	// members that belong to the key, such as kid, or the thumbprint of the key's
+	// certificate as "x5t#S256". The header takes precedence over KeyID and Header. A grant
+	// calls KeyFrom for each request and treats the key like a secret of
+	// [requestforge.ClientAuth].SecretFrom: if the server refuses a key and KeyFrom then
+	// returns another key, the grant asks again at once; a new key ends a cool-down; an
+	// error, a panic or a key that can't sign is a temporary failure before sending.
+	// Several goroutines may call KeyFrom at once. Nil means Key.
+	KeyFrom func(ctx context.Context) (key crypto.Signer, header map[string]any, err error)
+
+	// KeyID is the kid of the header, by which the server finds the public key. Empty means
+	// no kid.
 	KeyID string
 
-	// Algorithm is the alg of the header. Empty means the one that fits the
-	// key: RS256, ES256, ES384, ES512 or EdDSA.
+	// Header holds further members of the header, as values for encoding/json: the
+	// thumbprint of a certificate as "x5t#S256", say, or a typ in place of JWT. alg and kid
+	// are a mistake in Header. Nil means no further members.
+	Header map[string]any
+
+	// Algorithm is the alg of the header. Empty means the algorithm of the key's type:
+	// RS256, ES256, ES384, ES512 or EdDSA.
 	Algorithm string
 
-	// Issuer is the iss claim. Empty means Config.ClientID.
+	// Issuer is the iss claim. Empty means Config.ClientAuth.ID.
 	Issuer string
 
-	// Subject is the sub claim, whom the token is about. Empty means the
+	// Subject is the sub claim, the user or client that the token is about. Empty means the
 	// issuer.
 	Subject string
 
-	// Audience is the aud claim, for whom the JWT is. Empty means
+	// Audience is the aud claim, the server that the JWT is for. Empty means
 	// Config.TokenURL; some servers want their issuer URL instead.
 	Audience string
 
-	// Lifetime is the time from iat to exp. Zero means 5 min, negative is a
-	// mistake.
+	// Lifetime is the time from iat to exp. Zero means 5 min. A negative Lifetime is a
+	// mistake, and so is a Lifetime no longer than Backdate.
 	Lifetime time.Duration
 
-	// Claims are further claims, as encoding/json has them. Those above,
-	// iat, exp and jti are a mistake here.
+	// Backdate is how far iat lies before the signature, so that a server whose clock is
+	// slow doesn't see a JWT from the future. Zero means 10 s, negative means no
+	// backdating.
+	Backdate time.Duration
+
+	// Claims are further claims, as values for encoding/json. The claims of the fields
+	// above, iat, exp and jti are a mistake in Claims.
 	Claims map[string]any
 }
 
-const defaultLifetime = 5 * time.Minute
+const (
+	defaultLifetime = 5 * time.Minute
+	defaultBackdate = 10 * time.Second
+)
 
 // Assert signs a new JWT. Outside of a grant, Issuer and Audience have no
 // default.
@@ -118,15 +142,22 @@ func (j *JWT) Assert(ctx context.Context, in requestforge.Input) (string, error)
 	return prefixed(j.assert(ctx, in))
 }
 
-func (j *JWT) assert(context.Context, requestforge.Input) (string, error) {
+func (j *JWT) assert(ctx context.Context, in requestforge.Input) (string, error) {
 	if errs := j.check(); len(errs) > 0 {
 		return "", errors.Join(errs...)
+	}
+	if j.changes() {
+		own, err := j.now(ctx, io.Discard)
+		if err != nil {
+			return "", err
+		}
+		return own.(*JWT).assert(ctx, in)
 	}
 	signer, err := j.signer()
 	if err != nil {
 		return "", err
 	}
-	now := time.Now()
+	issued := time.Now().Add(-j.backdate())
 	claims := maps.Clone(j.Claims)
 	if claims == nil {
 		claims = make(map[string]any)
@@ -135,8 +166,8 @@ func (j *JWT) assert(context.Context, requestforge.Input) (string, error) {
 		"iss": j.Issuer,
 		"sub": j.subject(),
 		"aud": j.Audience,
-		"iat": now.Unix(),
-		"exp": now.Add(j.lifetime()).Unix(),
+		"iat": issued.Unix(),
+		"exp": issued.Add(j.lifetime()).Unix(),
 		"jti": rand.Text(),
 	})
 	text, err := jwt.Signed(signer).Claims(claims).Serialize()
@@ -161,12 +192,15 @@ func (j *JWT) signer() (jose.Signer, error) {
 	if j.KeyID != "" {
 		opts.WithHeader("kid", j.KeyID)
 	}
+	for name, value := range j.Header {
+		opts.WithHeader(jose.HeaderKey(name), value)
+	}
 	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: alg, Key: key}, opts)
 	return signer, masked(err)
 }
 
-// pss gives RSASSA-PSS the salt length that RFC 7518 §3.5 wants, which
-// cryptosigner leaves to the key.
+// pss gives RSASSA-PSS the salt length of RFC 7518 §3.5, since cryptosigner leaves the salt
+// length to the key.
 type pss struct{ crypto.Signer }
 
 func (s pss) Sign(rand io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
@@ -176,11 +210,11 @@ func (s pss) Sign(rand io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte
 	return s.Signer.Sign(rand, digest, opts)
 }
 
-// within returns a copy of j with what it has from the Config.
+// within returns a copy of j with the defaults from the Config.
 func (j *JWT) within(cfg *Config) *JWT {
 	out := *j
 	if out.Issuer == "" {
-		out.Issuer = cfg.ClientID
+		out.Issuer = cfg.client().ID
 	}
 	if out.Audience == "" {
 		out.Audience = cfg.TokenURL
@@ -188,16 +222,19 @@ func (j *JWT) within(cfg *Config) *JWT {
 	return &out
 }
 
-// check returns what is wrong with the fields.
+// check returns the mistakes in the fields.
 func (j *JWT) check() (errs []error) {
 	if j == nil {
 		return []error{errors.New("nil *JWT")}
 	}
 	add := func(format string, args ...any) { errs = append(errs, fmt.Errorf("JWT: "+format, args...)) }
-	if !usable(j.Key) {
-		add("Key is missing or empty")
-	} else if _, err := j.signer(); err != nil {
-		add("%w", err)
+	switch {
+	case j.KeyFrom != nil && j.Key != nil:
+		add("Key and KeyFrom are both set: one of them signs")
+	case j.KeyFrom == nil:
+		for _, err := range j.checkKey() {
+			add("%w", err)
+		}
 	}
 	if j.Issuer == "" {
 		add("Issuer is missing")
@@ -208,10 +245,21 @@ func (j *JWT) check() (errs []error) {
 	if j.Lifetime < 0 {
 		add("Lifetime is negative (%v); use 0 for the default of %v", j.Lifetime, defaultLifetime)
 	}
+	if j.Lifetime >= 0 && j.backdate() >= j.lifetime() {
+		add("the Lifetime of %v is over when the JWT is signed, %v after iat: set a shorter Backdate or a longer Lifetime", j.lifetime(), j.backdate())
+	}
 	for _, name := range []string{"iss", "sub", "aud", "iat", "exp", "jti"} {
 		if _, ok := j.Claims[name]; ok {
 			add("Claims has %q, which the JWT sets itself", name)
 		}
+	}
+	for name, field := range map[string]string{"alg": "Algorithm", "kid": "KeyID"} {
+		if _, ok := j.Header[name]; ok {
+			add("Header has %q, which %s says", name, field)
+		}
+	}
+	if _, err := json.Marshal(j.Header); err != nil {
+		add("Header can't be marshalled: %w", masked(err))
 	}
 	if _, err := json.Marshal(j.Claims); err != nil {
 		add("Claims can't be marshalled: %w", masked(err))
@@ -219,8 +267,19 @@ func (j *JWT) check() (errs []error) {
 	return errs
 }
 
-// usable reports whether key can be asked for its public half: the keys of
-// the standard library panic if there is none.
+// checkKey returns the mistakes in Key.
+func (j *JWT) checkKey() []error {
+	if !usable(j.Key) {
+		return []error{errors.New("Key is missing or empty")}
+	}
+	if _, err := j.signer(); err != nil {
+		return []error{err}
+	}
+	return nil
+}
+
+// usable reports whether key has a public half to ask for: an empty key of the standard
+// library panics.
 func usable(key crypto.Signer) bool {
 	switch k := key.(type) {
 	case nil:
@@ -241,6 +300,13 @@ func (j *JWT) subject() string {
 	return j.Subject
 }
 
+func (j *JWT) backdate() time.Duration {
+	if j.Backdate == 0 {
+		return defaultBackdate
+	}
+	return max(j.Backdate, 0)
+}
+
 func (j *JWT) lifetime() time.Duration {
 	if j.Lifetime == 0 {
 		return defaultLifetime
@@ -259,6 +325,12 @@ func (j JWT) Format(s fmt.State, verb rune) { format(s, verb, j.String()) }
 // MarshalJSON returns String as a JSON string.
 func (j JWT) MarshalJSON() ([]byte, error) { return json.Marshal(j.String()) }
 
+// MarshalText returns String, for XML and the like.
+func (j JWT) MarshalText() ([]byte, error) { return []byte(j.String()), nil }
+
+// GobEncode returns an error: gob would encode the secrets.
+func (j JWT) GobEncode() ([]byte, error) { return nil, errGob }
+
 // LogValue returns String.
 func (j JWT) LogValue() slog.Value { return slog.StringValue(j.String()) }
 
@@ -271,7 +343,11 @@ func prefixed(text string, err error) (string, error) {
 }
 
 // set puts the token of a into the form.
-func set(ctx context.Context, in requestforge.Input, form url.Values, name string, a Assertion) error {
+func (g *Grant) set(ctx context.Context, in requestforge.Input, form url.Values, name string, a Assertion) error {
+	a, err := g.current(ctx, a)
+	if err != nil {
+		return &unreadable{failed(name, err)}
+	}
 	assert := a.Assert
 	if own, ok := a.(interface {
 		assert(ctx context.Context, in requestforge.Input) (string, error)

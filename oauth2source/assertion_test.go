@@ -117,15 +117,17 @@ func TestJWTBearerSignsAFreshAssertionForEachFetch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		server := newBubble(t)
 		key := testKeys().ecdsa[elliptic.P256()]
-		cfg := oauth2source.Config{TokenURL: server.url("/token"), ClientID: "client", Client: server.client()}
+		cfg := oauth2source.Config{TokenURL: server.url("/token"), ClientAuth: &requestforge.ClientAuth{ID: "client"}, Client: server.client()}
 		claims := map[string]any{"scope": "mail", "act": map[string]any{"sub": "bot"}}
 		for name, tt := range map[string]struct {
 			jwt  oauth2source.JWT
+			ago  time.Duration // of iat
 			want map[string]any
 		}{
-			"by default": {oauth2source.JWT{Key: key}, map[string]any{"iss": "client", "sub": "client", "aud": server.url("/token"), "life": 300.0}},
-			"all said": {oauth2source.JWT{Key: key, Issuer: "service", Subject: "user", Audience: "https://issuer", Lifetime: time.Minute, Claims: claims},
-				map[string]any{"iss": "service", "sub": "user", "aud": "https://issuer", "life": 60.0, "scope": "mail", "act": map[string]any{"sub": "bot"}}},
+			"by default": {oauth2source.JWT{Key: key}, 10 * time.Second, map[string]any{"iss": "client", "sub": "client", "aud": server.url("/token"), "life": 300.0}},
+			"all said": {oauth2source.JWT{Key: key, Issuer: "service", Subject: "user", Audience: "https://issuer", Lifetime: time.Minute, Backdate: 30 * time.Second, Claims: claims},
+				30 * time.Second, map[string]any{"iss": "service", "sub": "user", "aud": "https://issuer", "life": 60.0, "scope": "mail", "act": map[string]any{"sub": "bot"}}},
+			"not backdated": {oauth2source.JWT{Key: key, Backdate: -1}, 0, map[string]any{"iss": "client", "sub": "client", "aud": server.url("/token"), "life": 300.0}},
 		} {
 			grant := oauth2source.JWTBearer(cfg, &tt.jwt)
 			seen := map[string]bool{}
@@ -140,8 +142,8 @@ func TestJWTBearerSignsAFreshAssertionForEachFetch(t *testing.T) {
 					t.Errorf("%s: jti %q is short or was there before", name, id)
 				}
 				seen[id] = true
-				if now := float64(time.Now().Unix()); got["iat"] != now {
-					t.Errorf("%s: iat %v, want %v", name, got["iat"], now)
+				if ago := float64(time.Now().Unix()) - got["iat"].(float64); ago != tt.ago.Seconds() {
+					t.Errorf("%s: iat is %v s before now, want %v", name, ago, tt.ago)
 				}
 				got["life"] = got["exp"].(float64) - got["iat"].(float64)
 				for _, n := range []string{"jti", "iat", "exp"} {
@@ -161,7 +163,7 @@ func TestJWTBearerSignsAFreshAssertionForEachFetch(t *testing.T) {
 func TestClientAssertionIsPrivateKeyJWT(t *testing.T) {
 	e := newEndpoint(t, nil)
 	key := testKeys().rsa
-	cfg := oauth2source.Config{TokenURL: e.URL, ClientID: "client", ClientAssertion: &oauth2source.JWT{Key: key, KeyID: "k"}}
+	cfg := oauth2source.Config{TokenURL: e.URL, ClientAuth: &requestforge.ClientAuth{ID: "client"}, ClientAssertion: &oauth2source.JWT{Key: key, KeyID: "k"}}
 	for range 2 {
 		if _, err := oauth2source.ClientCredentials(cfg).Fetch(t.Context(), requestforge.Input{}); err != nil {
 			t.Fatal(err)
@@ -181,10 +183,50 @@ func TestClientAssertionIsPrivateKeyJWT(t *testing.T) {
 	}
 }
 
+// The assertion of a client says who that is: some servers take no client_id beside it.
+func TestClientAssertionDoesWithoutAnID(t *testing.T) {
+	e := newEndpoint(t, nil)
+	key := testKeys().rsa
+	grant := func(issuer string) *oauth2source.Grant {
+		return oauth2source.ClientCredentials(oauth2source.Config{TokenURL: e.URL, ClientAssertion: &oauth2source.JWT{Key: key, Issuer: issuer}})
+	}
+	if _, err := grant("app-1").Fetch(t.Context(), requestforge.Input{}); err != nil {
+		t.Fatal(err)
+	}
+	form, _ := e.last()
+	if _, claims := verified(t, form.Get("client_assertion"), key.Public()); claims["iss"] != "app-1" || form.Has("client_id") {
+		t.Errorf("%v, claims %v", form, claims)
+	}
+	if a, b := grant("app-1").Identity(), grant("app-2").Identity(); a == "" || a == b {
+		t.Errorf("the identities of two clients are %q and %q", a, b)
+	}
+	f := oauth2source.AssertionFunc(func(context.Context, requestforge.Input) (string, error) { return "x", nil })
+	if id := oauth2source.ClientCredentials(oauth2source.Config{TokenURL: e.URL, ClientAssertion: f}).Identity(); id != "" {
+		t.Errorf("whoever a function names is %q", id)
+	}
+	if err := grant("").Validate(); err == nil || !strings.Contains(err.Error(), "Issuer is missing") {
+		t.Errorf("nobody: %v", err)
+	}
+}
+
+// A certificate is named by its thumbprint.
+func TestJWTHeader(t *testing.T) {
+	key := testKeys().rsa
+	j := &oauth2source.JWT{Key: key, Issuer: "i", Audience: "a", Algorithm: "PS256", Header: map[string]any{"x5t#S256": "thumb", "typ": "other"}}
+	text, err := j.Assert(t.Context(), requestforge.Input{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	header, _ := verified(t, text, key.Public())
+	if header.ExtraHeaders["x5t#S256"] != "thumb" || header.ExtraHeaders["typ"] != "other" || header.KeyID != "" {
+		t.Errorf("header: %+v", header)
+	}
+}
+
 func TestExchangeKnowsASignedJWTForOne(t *testing.T) {
 	e := newEndpoint(t, nil)
 	key := testKeys().ed25519
-	cfg := oauth2source.Config{TokenURL: e.URL, ClientID: "client"}
+	cfg := oauth2source.Config{TokenURL: e.URL, ClientAuth: &requestforge.ClientAuth{ID: "client"}}
 	_, err := oauth2source.TokenExchange(cfg, oauth2source.Exchange{
 		Subject: oauth2source.FromStep("app"),
 		Actor:   &oauth2source.JWT{Key: key},
@@ -218,6 +260,9 @@ func TestJWTMistakesAreErrors(t *testing.T) {
 		"no audience":        {func(j *oauth2source.JWT) { j.Audience = "" }, "Audience is missing"},
 		"negative":           {func(j *oauth2source.JWT) { j.Lifetime = -1 }, "Lifetime is negative"},
 		"a claim of ours":    {func(j *oauth2source.JWT) { j.Claims = map[string]any{"exp": 1} }, `Claims has "exp"`},
+		"a header of ours":   {func(j *oauth2source.JWT) { j.Header = map[string]any{"alg": "none"} }, `Header has "alg", which Algorithm says`},
+		"a header of KeyID":  {func(j *oauth2source.JWT) { j.Header = map[string]any{"kid": "1"} }, `Header has "kid", which KeyID says`},
+		"a header, no JSON":  {func(j *oauth2source.JWT) { j.Header = map[string]any{"f": func() {}} }, "Header can't be marshalled"},
 		"no JSON":            {func(j *oauth2source.JWT) { j.Claims = map[string]any{"f": func() {}} }, "Claims can't be marshalled"},
 	} {
 		j := good
@@ -234,7 +279,7 @@ func TestAssertionThatFailsSpendsNoRefreshToken(t *testing.T) {
 		server := newBubble(t)
 		server.token = `{"access_token":"a","refresh_token":"r","expires_in":3600}`
 		down := false
-		cfg := oauth2source.Config{TokenURL: server.url("/token"), ClientID: "client", Client: server.client(),
+		cfg := oauth2source.Config{TokenURL: server.url("/token"), ClientAuth: &requestforge.ClientAuth{ID: "client"}, Client: server.client(),
 			ClientAssertion: oauth2source.AssertionFunc(func(context.Context, requestforge.Input) (string, error) {
 				if down {
 					return "", io.ErrUnexpectedEOF

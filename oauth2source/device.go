@@ -20,51 +20,53 @@ import (
 	"golang.org/x/oauth2"
 )
 
-// tooShort is a time in which nobody can be expected to log in: the default of
-// PipelineConfig.FetchTimeout.
+// tooShort is too short for a person to log in: the default of PipelineConfig.FetchTimeout.
 const tooShort = 30 * time.Second
 
-// What holds if the server doesn't say.
+// The defaults for members that the server leaves out.
 const (
 	defaultCodeLife = 30 * time.Minute // RFC 8628 requires expires_in
 	defaultInterval = 5 * time.Second  // RFC 8628 §3.2
-	maxInterval     = time.Minute      // that failures lead to
+	maxInterval     = time.Minute      // bounds the interval after failures
+
+	// pollTimeout bounds a poll. If a connection dies while the program waits, the person
+	// must not be asked a second time.
+	pollTimeout = 30 * time.Second
 )
 
-// DeviceCode is the device authorization grant (RFC 8628), for programs without
-// a browser: prompt shows a code and a URL, a person enters the code there on
-// any other device, and the step polls until that is approved, denied or too
-// late. authURL is the device authorization endpoint.
+// DeviceCode is the device authorization grant (RFC 8628), for programs without a browser:
+// prompt shows a code and a URL, a person enters the code there on another device, and the
+// step polls until the login is approved or denied, or the code expires. authURL is the
+// device authorization endpoint.
 //
-// prompt gets everything but the device code, which is the program's secret. It
-// shows it and returns; polling begins then. Its ctx ends when the login does,
-// one way or the other. The URLs are absolute http or https ones, and nothing
-// that it gets holds control characters. Its error ends the fetch.
+// prompt gets the server's response without the device code, which is the program's secret.
+// prompt shows the code and the URL, and returns; then polling begins. The ctx of prompt
+// ends with the login, approved or not. The URLs are absolute http or https URLs, and no
+// text in the response holds control characters. An error of prompt ends the fetch.
 //
-// A login takes a person minutes, so a pipeline with such a step
+// A login takes a person minutes, so a pipeline with a DeviceCode step
 //
-//   - needs a PipelineConfig.FetchTimeout of minutes, 15 say, or a negative
-//     one: the server's expires_in bounds a login anyway. With the default of
-//     30 s, or less, Fetch refuses to begin rather than show a code that
-//     nobody has the time to enter. FetchTimeout is that of every step; give
-//     the others a Config.Client with a Timeout.
-//   - should have a Step.Refresh, which [Refresh] is for: else the person is
-//     asked again whenever the token expires, and, unless
-//     PipelineConfig.RefreshAhead is negative, some minutes before.
-//   - should be asked for a token while the person is there: call
-//     Pipeline.Token at the program's start. Whoever waits may give up when
-//     its own context ends; the login goes on, and the next one who asks
-//     waits for the same.
+//   - needs a Step.Timeout of minutes, 15 say, or a negative Timeout: the server's
+//     expires_in bounds the login anyway. With a Timeout of 30 s, the default, or less,
+//     Fetch returns an error instead of showing a code that no person has the time to enter.
+//   - should have a Step.Refresh made by [Refresh]. Otherwise the person is asked again
+//     whenever the token expires, and, unless PipelineConfig.RefreshAhead is negative, some
+//     minutes before.
+//   - should be asked for a token while the person is there: call Pipeline.Token at the
+//     program's start. A caller may give up when its own context ends; the login goes on,
+//     and the next caller waits for the same login.
 //
-// Polling keeps the server's interval, five seconds more at each slow_down,
-// and twice it when the network or the server fails, which ends the login only
-// when the code expires. A denial is an AuthError with Code "access_denied", a
-// code that expired one with "expired_token"; for both, the next fetch after
-// the step's cool-down asks the person again.
+// Polling keeps the server's interval, with five seconds more after each slow_down. The
+// interval doubles, up to a minute, when the network or the server fails, or doesn't answer
+// within 30 s. Such a failure doesn't end the login before the code expires. A denial is an
+// AuthError with Code "access_denied", an expired code an AuthError with Code
+// "expired_token". After either, the next fetch after the step's cool-down asks the person
+// again.
 func DeviceCode(cfg Config, authURL string, prompt func(ctx context.Context, code *oauth2.DeviceAuthResponse) error) *Grant {
 	g := newGrant("DeviceCode", cfg)
-	g.require("Config.ClientID", cfg.ClientID)
+	g.requireClient()
 	g.url("authURL", authURL)
+	g.is("device_authorization_endpoint", authURL)
 	if prompt == nil {
 		g.mistake("prompt is nil: nobody would see the code")
 	}
@@ -76,7 +78,7 @@ func DeviceCode(cfg Config, authURL string, prompt func(ctx context.Context, cod
 	g.run = func(ctx context.Context, in requestforge.Input) (*requestforge.Token, error) {
 		if end, ok := ctx.Deadline(); ok && time.Until(end) <= tooShort {
 			return nil, &requestforge.AuthError{Permanent: true, Err: fmt.Errorf(
-				"%v are too short for a person to log in; set PipelineConfig.FetchTimeout to 15 minutes, say", time.Until(end).Round(time.Second))}
+				"%v are too short for a person to log in; set Step.Timeout to 15 minutes, say", time.Until(end).Round(time.Second))}
 		}
 		code, err := g.deviceAuth(ctx, in, authURL)
 		if err != nil {
@@ -102,26 +104,29 @@ func DeviceCode(cfg Config, authURL string, prompt func(ctx context.Context, cod
 	return g
 }
 
+var errNoAnswer = fmt.Errorf("no answer within %v", pollTimeout)
+
 var errCodeExpired = errors.New("the device code expired")
 
 // deviceAuth asks for the codes.
 func (g *Grant) deviceAuth(ctx context.Context, in requestforge.Input, authURL string) (*oauth2.DeviceAuthResponse, error) {
 	form := make(url.Values)
+	scopes, err := g.cfg.scopes(in)
+	if err != nil {
+		return nil, unsent(err)
+	}
 	if err := g.complete(ctx, in, form); err != nil {
 		return nil, unsent(err)
 	}
-	w := g.cfg.wire(ctx, authURL)
-	// x/oauth2 sends the id only, but a client that has a secret
-	// authenticates here, too (RFC 8628 §3.1).
-	switch {
-	case g.cfg.ClientSecret == "":
-	case g.cfg.InParams:
-		form.Set("client_secret", g.cfg.ClientSecret)
-	default:
-		auth := http.Request{Header: w.header}
-		auth.SetBasicAuth(url.QueryEscape(g.cfg.ClientID), url.QueryEscape(g.cfg.ClientSecret))
+	w := g.wire(ctx, authURL)
+	// x/oauth2 sends only the client's id here, but a client with a secret has to
+	// authenticate, too (RFC 8628 §3.1).
+	client, err := g.client(ctx)
+	if err != nil {
+		return nil, unsent(err)
 	}
-	conf := oauth2.Config{ClientID: g.cfg.ClientID, Scopes: g.cfg.Scopes, Endpoint: oauth2.Endpoint{DeviceAuthURL: authURL}}
+	authenticate(client, w.header, form)
+	conf := oauth2.Config{ClientID: client.ID, Scopes: scopes, Endpoint: oauth2.Endpoint{DeviceAuthURL: authURL}}
 	code, err := conf.DeviceAuth(w.context(), params(form)...)
 	if err == nil {
 		err = checkCode(code)
@@ -135,7 +140,7 @@ func (g *Grant) deviceAuth(ctx context.Context, in requestforge.Input, authURL s
 	return code, nil
 }
 
-// poll asks for the token until there is one, or none to be had.
+// poll asks for the token until the server returns a token or a final refusal.
 func (g *Grant) poll(ctx context.Context, in requestforge.Input, code *oauth2.DeviceAuthResponse) (*requestforge.Token, error) {
 	interval := defaultInterval
 	if code.Interval > 0 {
@@ -148,10 +153,12 @@ func (g *Grant) poll(ctx context.Context, in requestforge.Input, code *oauth2.De
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
-		tok, err := g.post(ctx, in, url.Values{
+		once, cancel := context.WithTimeoutCause(ctx, pollTimeout, errNoAnswer)
+		tok, err := g.post(g.reread(once), in, url.Values{
 			"grant_type":  {"urn:ietf:params:oauth:grant-type:device_code"},
 			"device_code": {code.DeviceCode},
 		})
+		cancel()
 		if err == nil {
 			return tok, nil
 		}
@@ -187,8 +194,8 @@ func passes(err *requestforge.AuthError) bool {
 	return ok
 }
 
-// checkCode reports why code can't be shown to anyone. What it says ends up in
-// a terminal or a browser.
+// checkCode returns an error if code can't be shown to a person. The texts of code end up
+// in a terminal or a browser.
 func checkCode(code *oauth2.DeviceAuthResponse) error {
 	switch {
 	case code.DeviceCode == "":
@@ -210,7 +217,7 @@ func isPage(raw string) bool {
 	return err == nil && (u.Scheme == "https" || u.Scheme == "http") && u.Host != ""
 }
 
-// params is form as x/oauth2 takes parameters: one value each.
+// params returns form as options of x/oauth2, which take a single value for each name.
 func params(form url.Values) []oauth2.AuthCodeOption {
 	var opts []oauth2.AuthCodeOption
 	for name := range form {

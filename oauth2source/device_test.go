@@ -112,7 +112,7 @@ func (b *bubble) roundTrip(r *http.Request) (*http.Response, error) {
 }
 
 func (b *bubble) config() oauth2source.Config {
-	return oauth2source.Config{TokenURL: b.url("/token"), ClientID: "tv", Client: b.client(), Scopes: []string{"read"}}
+	return oauth2source.Config{TokenURL: b.url("/token"), ClientAuth: &requestforge.ClientAuth{ID: "tv"}, Client: b.client(), Scopes: []string{"read"}}
 }
 
 // device is the grant at b; the codes shown end up in shown.
@@ -168,8 +168,10 @@ func TestDeviceCodeAuthenticatesItsClient(t *testing.T) {
 			auth   string
 			form   url.Values
 		}{
-			"in the header": {func(c *oauth2source.Config) { c.ClientSecret = "p ss" }, "Basic dHY6cCtzcw==", nil},
-			"in the form": {func(c *oauth2source.Config) { c.ClientSecret, c.InParams = "p ss", true }, "",
+			"in the header": {func(c *oauth2source.Config) { c.ClientAuth = &requestforge.ClientAuth{ID: "tv", Secret: "p ss"} }, "Basic dHY6cCtzcw==", nil},
+			"in the form": {func(c *oauth2source.Config) {
+				c.ClientAuth = &requestforge.ClientAuth{ID: "tv", Secret: "p ss", InBody: true}
+			}, "",
 				url.Values{"client_id": {"tv"}, "client_secret": {"p ss"}}},
 			"by assertion": {func(c *oauth2source.Config) {
 				c.ClientAssertion = oauth2source.AssertionFunc(func(context.Context, requestforge.Input) (string, error) { return "signed", nil })
@@ -211,6 +213,7 @@ func TestDeviceCodeWaitsBetweenPolls(t *testing.T) {
 		"five seconds longer at each slow_down, for good": {answers: []string{"slow_down", "authorization_pending", "slow_down"}, polls: seconds(7, 19, 31, 48)},
 		"twice as long after a failure":                   {answers: []string{"reset", "authorization_pending", "500", "page"}, polls: seconds(7, 21, 35, 63, 119)},
 		"a minute at most after failures":                 {answers: []string{"reset", "reset", "reset", "reset", "reset"}, polls: seconds(7, 21, 49, 105, 165, 225)},
+		"half a minute for an answer":                     {answers: []string{"hang", "authorization_pending"}, polls: seconds(7, 51, 65)},
 		"as long as Retry-After, once":                    {answers: []string{"429", "authorization_pending"}, polls: seconds(7, 47, 61)},
 		"five seconds if the server doesn't say":          {code: [2]string{`,"interval":7`, ``}, polls: seconds(5)},
 		"five seconds if it says 0":                       {code: [2]string{`:7`, `:0`}, polls: seconds(5)},
@@ -245,7 +248,7 @@ func TestDeviceCodeThatComesToNothing(t *testing.T) {
 		"denied":                  {answers: append(pending(2), "access_denied"), after: 21 * time.Second, want: requestforge.AuthError{StatusCode: 400, Code: "access_denied", Permanent: true}},
 		"expired by the server":   {answers: []string{"expired_token"}, after: 7 * time.Second, want: requestforge.AuthError{StatusCode: 400, Code: "expired_token", Permanent: true}},
 		"expired by the clock":    {answers: pending(1000), after: 15 * time.Minute, want: requestforge.AuthError{Code: "expired_token", Permanent: true}, says: "nobody approved the login within 15m0s"},
-		"expired during a poll":   {answers: []string{"hang"}, after: 15 * time.Minute, want: requestforge.AuthError{Code: "expired_token", Permanent: true}, says: "nobody approved"},
+		"expired during a poll":   {answers: slices.Repeat([]string{"hang"}, 100), after: 15 * time.Minute, want: requestforge.AuthError{Code: "expired_token", Permanent: true}, says: "nobody approved"},
 		"a server without expiry": {code: [2]string{`"expires_in":900,`, ``}, answers: pending(1000), after: 30 * time.Minute, want: requestforge.AuthError{Code: "expired_token", Permanent: true}},
 		"another client's code":   {answers: []string{"invalid_grant"}, after: 7 * time.Second, want: requestforge.AuthError{StatusCode: 400, Code: "invalid_grant", Permanent: true}},
 		"nonsense":                {answers: []string{"nonsense"}, after: 7 * time.Second, want: requestforge.AuthError{StatusCode: 200}},
@@ -302,7 +305,7 @@ func TestDeviceCodeIsRefusedBeforeAnythingIsShown(t *testing.T) {
 	e := newEndpoint(t, func(int, url.Values) (int, string) {
 		return 401, `{"error":"invalid_client","error_description":"hunter2"}`
 	})
-	cfg := oauth2source.Config{TokenURL: e.URL, ClientID: "tv", ClientSecret: secret}
+	cfg := oauth2source.Config{TokenURL: e.URL, ClientAuth: &requestforge.ClientAuth{ID: "tv", Secret: secret}}
 	_, err := oauth2source.DeviceCode(cfg, e.URL, func(context.Context, *oauth2.DeviceAuthResponse) error {
 		t.Error("a code was shown")
 		return nil
@@ -426,8 +429,7 @@ func TestDeviceCodeNeedsMoreThanTheDefaultFetchTimeout(t *testing.T) {
 				server := newBubble(t)
 				var shown []*oauth2.DeviceAuthResponse
 				p, err := requestforge.NewPipeline(requestforge.PipelineConfig{
-					FetchTimeout: tt.timeout,
-					Steps:        []requestforge.Step{{Name: "user", Fetcher: server.device(&shown)}},
+					Steps: []requestforge.Step{{Name: "user", Timeout: tt.timeout, Fetcher: server.device(&shown)}},
 				})
 				if err != nil {
 					t.Fatal(err)
@@ -437,7 +439,7 @@ func TestDeviceCodeNeedsMoreThanTheDefaultFetchTimeout(t *testing.T) {
 					if err != nil || len(shown) != 1 {
 						t.Errorf("got %v, %d codes shown; want a login", err, len(shown))
 					}
-				} else if err == nil || !strings.Contains(err.Error(), "set PipelineConfig.FetchTimeout") || len(shown) > 0 || server.codes > 0 {
+				} else if err == nil || !strings.Contains(err.Error(), "set Step.Timeout") || len(shown) > 0 || server.codes > 0 {
 					t.Errorf("got %v, %d codes asked for; want none, and to be told what to set", err, server.codes)
 				}
 			})
@@ -451,7 +453,7 @@ func TestDeviceCodeErrorHoldsNoNumberOfTheServers(t *testing.T) {
 	e := newEndpoint(t, func(int, url.Values) (int, string) {
 		return 200, `{"device_code":"d","user_code":"u","verification_uri":"https://x.example/","interval":` + pin + `.5}`
 	})
-	g := oauth2source.DeviceCode(oauth2source.Config{TokenURL: e.URL, ClientID: "tv"}, e.URL+"/device",
+	g := oauth2source.DeviceCode(oauth2source.Config{TokenURL: e.URL, ClientAuth: &requestforge.ClientAuth{ID: "tv"}}, e.URL+"/device",
 		func(context.Context, *oauth2.DeviceAuthResponse) error { return nil })
 	ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 	defer cancel()

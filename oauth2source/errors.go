@@ -1,5 +1,5 @@
-// What errors become before anybody sees them: nothing is left that the auth
-// server wrote, and no secret of a URL.
+// How errors are translated for callers, so that no error shows text that the auth server
+// wrote, or a secret of a URL.
 
 package oauth2source
 
@@ -17,31 +17,29 @@ import (
 // directly.
 const prefix = "requestforge: oauth2source: "
 
-// translate returns an *oauth2.RetrieveError as an *AuthError, and any other
-// error masked. Of a RetrieveError stay the status, a registered code, from
-// the body or else the challenge, and Retry-After: the text quotes the server's
-// body, and the fields hold the body and the request with the credentials, so
-// the RetrieveError isn't in the chain either.
+// translate returns an *oauth2.RetrieveError as an *AuthError, and any other error masked.
+// The AuthError keeps the RetrieveError's status, Retry-After and a registered code, from
+// the body or else from the challenge. The text of a RetrieveError quotes the server's
+// body, and its fields hold the body and the request with the credentials, so the
+// RetrieveError isn't in the error chain either.
 func translate(err error) error {
 	refusal, ok := errors.AsType[*oauth2.RetrieveError](err)
 	if !ok {
 		return masked(err)
 	}
-	body := refusal.Body
-	if refusal.ErrorCode != "" {
-		body = codeBody(refusal.ErrorCode) // x/oauth2 reads forms, too
+	refused := requestforge.NewAuthError(refusal.Response, refusal.Body, nil)
+	if refused.Code == "" && refusal.ErrorCode != "" {
+		// A source of the application's own may know the code from elsewhere.
+		body, _ := json.Marshal(map[string]string{"error": refusal.ErrorCode}) // a map of strings always marshals
+		if known := requestforge.NewAuthError(refusal.Response, body, nil); known.Code != "" {
+			return known
+		}
 	}
-	return requestforge.NewAuthError(refusal.Response, body, nil)
+	return refused
 }
 
-// codeBody is the body of an answer with an OAuth error code.
-func codeBody(code string) []byte {
-	body, _ := json.Marshal(map[string]string{"error": code}) // a map of strings always marshals
-	return body
-}
-
-// masked returns err with the text that NewAuthError gives a cause: without the
-// secrets of URLs, and without quoted text.
+// masked returns err as NewAuthError masks a cause: without the secrets of URLs, and
+// without quoted text.
 func masked(err error) error { return requestforge.NewAuthError(nil, nil, err).Err }
 
 // failed returns the error of the application's own code, a prompt or an

@@ -18,7 +18,7 @@ import (
 // oauth2.TokenSource.
 func ExampleTokenSource() {
 	pipeline, err := requestforge.NewPipeline(requestforge.PipelineConfig{
-		Steps: []requestforge.Step{{Name: "user", Fetcher: &requestforge.BodyFetcher{
+		Steps: []requestforge.Step{{Name: "user", Fetcher: &requestforge.HTTPFetcher{
 			URL:  auth.URL + "/login",
 			JSON: map[string]any{"user": "gopher"},
 		}}},
@@ -47,7 +47,7 @@ func ExampleFetcherFrom() {
 			{Name: "app", Fetcher: oauth2source.FetcherFrom(func(ctx context.Context, _ requestforge.Input) (oauth2.TokenSource, error) {
 				return conf.TokenSource(ctx), nil
 			})},
-			{Name: "user", DependsOn: []string{"app"}, Fetcher: &requestforge.BodyFetcher{
+			{Name: "user", DependsOn: []string{"app"}, Fetcher: &requestforge.HTTPFetcher{
 				URL:        auth.URL + "/login",
 				HeaderFrom: map[string]string{"Authorization": "app"},
 			}},

@@ -1,4 +1,4 @@
-// An oauth2.TokenSource as a step. What its errors become is in errors.go.
+// An oauth2.TokenSource as a step. The errors of sources are translated in errors.go.
 
 package oauth2source
 
@@ -11,20 +11,18 @@ import (
 	"golang.org/x/oauth2"
 )
 
-// Fetcher returns src as a step's Fetcher: for a source that somebody else
-// made, an SDK say, and that looks after itself.
+// Fetcher returns src as a step's Fetcher: for a source made by other code, such as an SDK,
+// that renews its own tokens.
 //
-// A source that caches gives the same token again after the step was
-// invalidated. The pipeline can't make it do otherwise, and the requests go on
-// being refused until that token expires. If you can make the source anew, use
-// [FetcherFrom].
+// A source that caches returns the same token again after the step was invalidated. The
+// pipeline can't empty the source's cache, so requests are refused until the token expires.
+// If the program can make the source anew, use [FetcherFrom].
 //
-// The step's token comes without the source's refresh token, which the source
-// spends itself. Its Extra has those of the named fields that the source's
-// token has; x/oauth2 can't list them.
+// The step's token has no refresh token, since the source spends the refresh token itself.
+// Extra has the named fields that the source's token has; x/oauth2 can't list the fields.
 //
-// The context of a fetch doesn't reach src, so that its requests run on when
-// the fetch has timed out. Give src a client with a timeout.
+// The context of a fetch doesn't reach src, so the requests of src go on after the fetch
+// has timed out. Give src a client with a timeout.
 func Fetcher(src oauth2.TokenSource, extra ...string) requestforge.Fetcher {
 	return requestforge.FetcherFunc(func(context.Context, requestforge.Input) (*requestforge.Token, error) {
 		tok, err := fetch(src, extra)
@@ -36,25 +34,24 @@ func Fetcher(src oauth2.TokenSource, extra ...string) requestforge.Fetcher {
 	})
 }
 
-// FetcherFrom returns a step's Fetcher that makes a source for each fetch and
-// asks it once, so that no cache outlives a refusal. newSource may use the
-// tokens of the parents:
+// FetcherFrom returns a step's Fetcher that makes a new source for each fetch and asks the
+// source once, so that no cache outlives a refusal. newSource may use the tokens of the
+// parents:
 //
 //	Fetcher: oauth2source.FetcherFrom(func(ctx context.Context, in requestforge.Input) (oauth2.TokenSource, error) {
 //		conf := clientcredentials.Config{EndpointParams: url.Values{"device": {in.Parents["device"].AccessToken}}, ...}
 //		return conf.TokenSource(ctx), nil
 //	})
 //
-// As a Step.Refresh take [Refresh] instead. From a source of x/oauth2 an answer
-// that broke off can't be told from a refusal, so that a refresh token which
-// the server has taken might be sent again.
+// For Step.Refresh use [Refresh] instead. In the errors of an x/oauth2 source, a broken
+// answer looks like a refusal, so the pipeline might send a refresh token again that the
+// server has already taken.
 //
-// ctx ends with the fetch and belongs in the source. To choose the client of
-// its requests, add one under the key oauth2.HTTPClient.
+// ctx ends with the fetch; pass ctx to the source. To choose the client of the source's
+// requests, add a client to ctx under the key oauth2.HTTPClient.
 //
-// The step's token has the source's refresh token, for Step.Refresh to spend.
-// Its Extra has those of the named fields that the source's token has;
-// x/oauth2 can't list them.
+// The step's token has the source's refresh token, for Step.Refresh to spend. Extra has the
+// named fields that the source's token has; x/oauth2 can't list the fields.
 func FetcherFrom(newSource func(ctx context.Context, in requestforge.Input) (oauth2.TokenSource, error), extra ...string) requestforge.Fetcher {
 	return requestforge.FetcherFunc(func(ctx context.Context, in requestforge.Input) (*requestforge.Token, error) {
 		if newSource == nil {
@@ -68,7 +65,7 @@ func FetcherFrom(newSource func(ctx context.Context, in requestforge.Input) (oau
 	})
 }
 
-// fetch returns src's token as one of ours.
+// fetch returns src's token as a requestforge.Token.
 func fetch(src oauth2.TokenSource, extra []string) (*requestforge.Token, error) {
 	if src == nil {
 		return nil, errNoSource
@@ -87,8 +84,8 @@ func fetch(src oauth2.TokenSource, extra []string) (*requestforge.Token, error) 
 		Expiry:       tok.Expiry,
 	}
 	if out.Expiry.IsZero() && tok.ExpiresIn > 0 {
-		// A source that has only decoded the server's JSON. As it is, its
-		// token would never expire.
+		// The source has only decoded the server's JSON. Without an Expiry the token would
+		// never expire.
 		out.Expiry = time.Now().Add(time.Duration(min(tok.ExpiresIn, maxSeconds)) * time.Second)
 	}
 	for _, name := range extra {

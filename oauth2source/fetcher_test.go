@@ -305,7 +305,7 @@ func TestErrorsNameThePackageOnce(t *testing.T) {
 	grant := oauth2source.ClientCredentials(oauth2source.Config{})
 	_, built := requestforge.NewPipeline(requestforge.PipelineConfig{Steps: []requestforge.Step{{Name: "app", Fetcher: grant}}})
 	_, fetched := grant.Fetch(t.Context(), in)
-	cfg := oauth2source.Config{TokenURL: "https://auth.example.com", ClientID: "app"}
+	cfg := oauth2source.Config{TokenURL: "https://auth.example.com", ClientAuth: &requestforge.ClientAuth{ID: "app"}}
 	_, unsigned := oauth2source.JWTBearer(cfg, oauth2source.FromStep("user")).Fetch(t.Context(), in)
 	for err, want := range map[error]string{
 		built:    `requestforge: step "app": Fetcher: oauth2source: ClientCredentials: Config.TokenURL is missing`,

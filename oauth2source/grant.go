@@ -1,6 +1,6 @@
-// The ready-made grants: what all of them share, and the constructors of those
-// that are one request. The device code, which is many, is device.go's; what
-// goes over the wire, and may not, is grant_request.go's.
+// The ready-made grants: the Config and the checks that all grants share, and the
+// constructors of the grants with a single request. The device code grant is in device.go,
+// the requests are in grant_request.go.
 
 package oauth2source
 
@@ -17,45 +17,45 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 
 	"github.com/requestforge/requestforge"
 )
 
-// Config says which token endpoint is asked, and by whom. One Config serves
-// all the grants of a client; a constructor copies it, but not what its maps
-// and slices hold, which must not be changed afterwards. Printed, it shows no
-// secret.
+// Config describes a client and its token endpoint. One Config serves all grants of a
+// client. A constructor copies the Config but not the contents of its maps and slices,
+// which must not be changed afterwards. A printed Config shows no secret.
 type Config struct {
-	// TokenURL is the token endpoint: absolute, https, or http to this
-	// machine. It is required.
+	// TokenURL is the token endpoint: an absolute https URL, or an http URL of this
+	// machine. Every grant requires TokenURL, but Revoke doesn't.
 	TokenURL string
 
-	// ClientID is the client's id. Empty means that the client doesn't say
-	// who it is, which client credentials and device code don't allow.
-	ClientID string
+	// ClientAuth holds the client's id and password (RFC 6749 §2.3.1), sent as HTTP Basic,
+	// both parts form-encoded, or, with InBody, in the form. An id without a Secret goes
+	// into the form: the id of a public client, or of a client that the server knows by
+	// ClientAssertion or by its TLS certificate (RFC 8705). A request tries a single way of
+	// authentication, once, since a server may lock a client that fails twice. For a secret
+	// that changes use SecretFrom. Nil means that the client sends no id; client
+	// credentials without a ClientAssertion, and device code, don't allow nil.
+	ClientAuth *requestforge.ClientAuth
 
-	// ClientSecret is the client's password (RFC 6749 §2.3.1), sent as HTTP
-	// Basic, both parts form-encoded. Empty means none: a public client, or
-	// one that the server knows by its TLS certificate (RFC 8705), whose id
-	// goes into the form. One way only is tried, and once: a server may lock
-	// a client that fails twice.
-	ClientSecret string
-
-	// InParams puts id and secret into the form, as client_id and
-	// client_secret, for a server that doesn't take HTTP Basic.
-	InParams bool
-
-	// ClientAssertion authenticates the client instead of a secret: a *JWT
-	// for private_key_jwt (RFC 7523 §2.2), an AssertionFunc for one that
-	// somebody else signed, Kubernetes say. Nil means none.
+	// ClientAssertion authenticates the client instead of a secret: a *JWT for
+	// private_key_jwt (RFC 7523 §2.2), or an AssertionFile for a token signed by a platform
+	// such as Kubernetes. Nil means no assertion.
 	ClientAssertion Assertion
 
-	// Scopes are asked for, but not by Refresh: a refreshed token has the
-	// scope of the first (RFC 6749 §6). Empty means the server's default.
+	// Scopes are the scopes to ask for. Refresh doesn't send Scopes: a refreshed token has
+	// the scope of the first token (RFC 6749 §6). Empty means the server's default.
 	Scopes []string
 
-	// Params are further parameters of each request, audience or resource
-	// say. Those that a grant sets itself are a mistake here.
+	// MaxScopes are the scopes that an API may ask for beside Scopes, by a challenge to a
+	// step with requestforge.Step.AnswersChallenges. The grant never asks for a scope
+	// outside Scopes and MaxScopes. MaxScopes needs Scopes, since a challenge doesn't name
+	// the server's default. Nil means no scopes beyond Scopes.
+	MaxScopes []string
+
+	// Params are further parameters of each request, audience or resource say. The
+	// parameters that a grant sets itself are a mistake in Params.
 	Params url.Values
 
 	// Extra names further members of the server's answer to keep in
@@ -63,34 +63,46 @@ type Config struct {
 	// kept.
 	Extra []string
 
-	// AllowPlaintext allows a URL of plain http to another machine. Every
-	// secret of the exchange can then be read on the way.
+	// AllowPlaintext allows a URL of plain http to another machine, or by way
+	// of a proxy. Every secret of the exchange can then be read on the way.
 	AllowPlaintext bool
 
-	// Client sends the requests. Redirects are followed within the origin
-	// of the URL only, and if its CheckRedirect agrees. It must not send
-	// through the pipeline that the step belongs to. Nil means the client
-	// in the fetch's context under the key oauth2.HTTPClient, or else
-	// http.DefaultClient.
+	// Client sends the requests. Redirects are followed only within the origin of the URL,
+	// and only if CheckRedirect of the Client agrees. Client must not send through the
+	// pipeline of the grant's step. Nil means the client in the fetch's context under the
+	// key oauth2.HTTPClient, or else http.DefaultClient.
 	Client *http.Client
 }
 
-// String returns c without its secrets.
+// client returns the ClientAuth, with an empty ID if there is no ClientAuth.
+func (c *Config) client() requestforge.ClientAuth {
+	if c.ClientAuth == nil {
+		return requestforge.ClientAuth{}
+	}
+	return *c.ClientAuth
+}
+
+// String describes c without secrets.
 func (c Config) String() string {
 	text := "Config(" + maskedURL(c.TokenURL)
-	if c.ClientID != "" {
-		text += fmt.Sprintf(", client %q", c.ClientID)
+	client := c.client()
+	secret := client.Secret != "" || client.SecretFrom != nil
+	if client.ID != "" {
+		text += fmt.Sprintf(", client %q", client.ID)
 	}
 	switch {
 	case c.ClientAssertion != nil:
 		text += " by assertion"
-	case c.ClientSecret != "" && c.InParams:
+	case secret && client.InBody:
 		text += " by secret in the form"
-	case c.ClientSecret != "":
+	case secret:
 		text += " by HTTP Basic"
 	}
 	if len(c.Scopes) > 0 {
 		text += fmt.Sprintf(", scopes %q", c.Scopes)
+	}
+	if len(c.MaxScopes) > 0 {
+		text += fmt.Sprintf(", up to scopes %q", c.MaxScopes)
 	}
 	if len(c.Params) > 0 {
 		text += fmt.Sprintf(", with %q", slices.Sorted(maps.Keys(c.Params)))
@@ -104,28 +116,42 @@ func (c Config) Format(s fmt.State, verb rune) { format(s, verb, c.String()) }
 // MarshalJSON returns String as a JSON string.
 func (c Config) MarshalJSON() ([]byte, error) { return json.Marshal(c.String()) }
 
+// MarshalText returns String, for XML and the like.
+func (c Config) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
+
+// GobEncode returns an error: gob would encode the secrets.
+func (c Config) GobEncode() ([]byte, error) { return nil, errGob }
+
 // LogValue returns String.
 func (c Config) LogValue() slog.Value { return slog.StringValue(c.String()) }
 
-// Grant is a Fetcher that one of this package's constructors made. It may be
-// used by several goroutines at once, and in several pipelines. Printed, it
-// shows no secret.
+// Grant is a Fetcher made by a constructor of this package. Several goroutines and several
+// pipelines may use a Grant at once. A printed Grant shows no secret.
 //
-// Each fetch is a new exchange, nothing is cached, and every failure is a
-// [*requestforge.AuthError] that shows nothing of what was sent or received.
+// Each fetch is a new exchange without any cache. Every failure is a
+// [*requestforge.AuthError] that shows no contents of the request or the response.
 type Grant struct {
 	name     string // of the constructor
 	cfg      Config
+	who      url.Values // identifies, beside cfg, the user or subject of the token, and the user's secrets
+	stranger bool       // the subject of the token is unknown
 	mistakes []error
+	changing []changing // assertions whose secrets may change
 	run      func(ctx context.Context, in requestforge.Input) (*requestforge.Token, error)
+	dead     *atomic.Bool // the last request got no answer in time, so the connection may be dead
 }
 
-// Validate returns every mistake in what the constructor was given, joined.
-// NewPipeline calls it, and Fetch does before it sends anything.
+// Validate returns all mistakes in the constructor's arguments, joined. NewPipeline calls
+// Validate, and so does Fetch before sending a request.
 func (g *Grant) Validate() error {
 	if g == nil || g.run == nil {
 		return errors.New(prefix + "Grant: it comes from no constructor")
 	}
+	return g.mistaken()
+}
+
+// mistaken returns the mistakes, joined.
+func (g *Grant) mistaken() error {
 	errs := make([]error, len(g.mistakes))
 	for i, err := range g.mistakes {
 		errs[i] = fmt.Errorf(prefix+"%s: %w", g.name, err)
@@ -133,15 +159,18 @@ func (g *Grant) Validate() error {
 	return errors.Join(errs...)
 }
 
-// Fetch gets a token. Its error is a [*requestforge.AuthError].
+// Fetch gets a token. An error is always a [*requestforge.AuthError].
 func (g *Grant) Fetch(ctx context.Context, in requestforge.Input) (*requestforge.Token, error) {
 	if err := g.Validate(); err != nil {
 		return nil, &requestforge.AuthError{Permanent: true, Err: err}
 	}
+	if ctx.Value(readKey{g}) == nil {
+		ctx = g.reread(ctx) // outside of a pipeline
+	}
 	return g.run(ctx, in)
 }
 
-// String names the grant and its Config, without secrets.
+// String names the grant and describes the Config, without secrets.
 func (g Grant) String() string {
 	if g.run == nil {
 		return "Grant(none)"
@@ -155,8 +184,17 @@ func (g Grant) Format(s fmt.State, verb rune) { format(s, verb, g.String()) }
 // MarshalJSON returns String as a JSON string.
 func (g Grant) MarshalJSON() ([]byte, error) { return json.Marshal(g.String()) }
 
+// MarshalText returns String, for XML and the like.
+func (g Grant) MarshalText() ([]byte, error) { return []byte(g.String()), nil }
+
+// GobEncode returns an error: gob would encode the secrets.
+func (g Grant) GobEncode() ([]byte, error) { return nil, errGob }
+
 // LogValue returns String.
 func (g Grant) LogValue() slog.Value { return slog.StringValue(g.String()) }
+
+// errGob is the error of GobEncode for types that hold secrets.
+var errGob = errors.New(prefix + "encoding/gob would write secrets")
 
 // format is the Format of whatever holds a secret: the same text for every
 // verb, since each of them would otherwise find a way to the fields.
@@ -167,13 +205,18 @@ func format(s fmt.State, verb rune, text string) {
 	io.WriteString(s, text)
 }
 
-// ClientCredentials is the client credentials grant (RFC 6749 §4.4): the client
-// asks for itself.
+// ClientCredentials is the client credentials grant (RFC 6749 §4.4): a token for the client
+// itself. If a ClientAssertion names the client, ClientAuth may be nil.
 func ClientCredentials(cfg Config) *Grant {
 	g := newGrant("ClientCredentials", cfg)
-	g.require("Config.ClientID", cfg.ClientID)
-	return g.ask(func(context.Context, requestforge.Input) (url.Values, error) {
-		return g.scoped("client_credentials"), nil
+	switch {
+	case cfg.ClientAssertion == nil:
+		g.requireClient()
+	case cfg.ClientAuth == nil: // the assertion alone names the client (RFC 7521 §4.2)
+		g.speaksFor("client", g.cfg.ClientAssertion)
+	}
+	return g.ask(func(_ context.Context, in requestforge.Input) (url.Values, error) {
+		return g.scoped(in, "client_credentials")
 	})
 }
 
@@ -184,17 +227,20 @@ func Password(cfg Config, username, password string) *Grant {
 	g := newGrant("Password", cfg)
 	g.require("username", username)
 	g.require("password", password)
-	return g.ask(func(context.Context, requestforge.Input) (url.Values, error) {
-		form := g.scoped("password")
+	g.is("username", username)
+	g.is("password", password)
+	return g.ask(func(_ context.Context, in requestforge.Input) (url.Values, error) {
+		form, err := g.scoped(in, "password")
 		form.Set("username", username)
 		form.Set("password", password)
-		return form, nil
+		return form, err
 	})
 }
 
-// Refresh is the refresh token grant (RFC 6749 §6), for Step.Refresh: it
-// spends the refresh token of the step's previous token. If the server sends
-// no new one, the old one stays.
+// Refresh is the refresh token grant (RFC 6749 §6), for Step.Refresh: Refresh spends the
+// refresh token of the step's previous token. If the server sends no new refresh token, the
+// old refresh token stays. Of the parameters of challenges, Refresh sends only claims; the
+// others belong to the refresh token already.
 func Refresh(cfg Config) *Grant {
 	g := newGrant("Refresh", cfg)
 	return g.ask(func(_ context.Context, in requestforge.Input) (url.Values, error) {
@@ -205,63 +251,73 @@ func Refresh(cfg Config) *Grant {
 	})
 }
 
-// JWTBearer is the JWT bearer grant (RFC 7523 §2.1): an assertion of who is
-// meant is traded for a token. A [*JWT] is signed anew at each fetch;
-// [FromStep] and [AssertionFunc] bring one that somebody else signed. The
-// client itself may stay unnamed.
+// JWTBearer is the JWT bearer grant (RFC 7523 §2.1): JWTBearer trades an assertion about a
+// user or client for a token. A [*JWT] is signed anew at each fetch; [FromStep],
+// [AssertionFunc] and [AssertionFile] bring an assertion signed elsewhere.
+// Config.ClientAuth may be nil.
 //
-// A server that refuses the assertion says invalid_grant with status 400
-// (RFC 7521 §4.1.1). If it isn't a *JWT and the step has parents, that is taken
-// as a refusal of a parent's token; see [TokenExchange].
+// A server that refuses the assertion answers invalid_grant with status 400 (RFC 7521
+// §4.1.1). If the assertion is neither a *JWT nor an AssertionFile, and the step has
+// parents, the pipeline takes such an answer as a refusal of a parent's token; see
+// [TokenExchange].
+//
+// A server may accept an assertion only once. Then an assertion from a step costs a refusal
+// before the step is fetched again, unless PipelineConfig.RefreshFrom names the step.
 func JWTBearer(cfg Config, assertion Assertion) *Grant {
 	g := newGrant("JWTBearer", cfg)
 	assertion = g.adopt("assertion", assertion)
+	g.speaksFor("assertion", assertion)
 	g.ask(func(ctx context.Context, in requestforge.Input) (url.Values, error) {
-		form := g.scoped("urn:ietf:params:oauth:grant-type:jwt-bearer")
-		return form, set(ctx, in, form, "assertion", assertion)
+		form, err := g.scoped(in, "urn:ietf:params:oauth:grant-type:jwt-bearer")
+		if err != nil {
+			return nil, err
+		}
+		return form, g.set(ctx, in, form, "assertion", assertion)
 	})
-	if _, ours := assertion.(*JWT); ours {
+	if _, ours := assertion.(changing); ours {
 		return g
 	}
 	return g.blaming("invalid_grant")
 }
 
-// The types of tokens that most servers know (RFC 8693 §3).
+// The token types that most servers know (RFC 8693 §3), and IDJAGType: an identity
+// assertion that a server issues by [TokenExchange] and another server accepts by
+// [JWTBearer] (draft-ietf-oauth-identity-assertion-authz-grant).
 const (
 	AccessTokenType  = "urn:ietf:params:oauth:token-type:access_token"
 	RefreshTokenType = "urn:ietf:params:oauth:token-type:refresh_token"
 	IDTokenType      = "urn:ietf:params:oauth:token-type:id_token"
 	JWTType          = "urn:ietf:params:oauth:token-type:jwt"
+	IDJAGType        = "urn:ietf:params:oauth:token-type:id-jag"
 )
 
-// Exchange is what [TokenExchange] trades, for what.
+// Exchange names the tokens that [TokenExchange] trades, and describes the new token.
 type Exchange struct {
-	// Subject is on whose behalf the new token is asked for: most often
-	// FromStep of a step in DependsOn. It is required.
+	// Subject is the token of the party on whose behalf the new token is requested: most
+	// often FromStep of a step in DependsOn. Subject is required.
 	Subject Assertion
 
-	// SubjectType is what Subject is. Empty means JWTType for a *JWT, else
-	// AccessTokenType.
+	// SubjectType is the type of Subject. Empty means JWTType for a *JWT and an
+	// AssertionFile, else AccessTokenType.
 	SubjectType string
 
-	// Actor is who is going to act for the subject. Nil means that the
-	// subject does, or that the client does and the server knows that.
+	// Actor is the token of the party that will act for the subject. Nil means that the
+	// subject acts itself, or that the client acts and the server knows the client's role.
 	Actor Assertion
 
-	// ActorType is what Actor is, as SubjectType is for Subject.
+	// ActorType is the type of Actor, with the defaults of SubjectType.
 	ActorType string
 
-	// RequestedType is what the new token has to be. Empty leaves that to
-	// the server.
+	// RequestedType is the type of the new token. Empty leaves the type to the server.
 	RequestedType string
 
-	// Audience and Resource say where the new token is going to be used, by
-	// the server's names and by URL. Empty leaves that to the server.
+	// Audience and Resource name the services that will accept the new token, by the
+	// server's names and by URL. Empty leaves the choice to the server.
 	Audience, Resource []string
 }
 
-// TokenExchange is the token exchange grant (RFC 8693): the token of an
-// earlier step is traded for one of another audience, scope or user:
+// TokenExchange is the token exchange grant (RFC 8693): TokenExchange trades the token of
+// an earlier step for a token with another audience, scope or user:
 //
 //	requestforge.Step{
 //		Name:      "orders",
@@ -272,11 +328,11 @@ type Exchange struct {
 //		}),
 //	}
 //
-// A server that refuses the subject's or the actor's token says invalid_request
-// with status 400 (RFC 8693 §2.2.2). In a step with parents that becomes an
-// AuthError with ParentRefused, not Permanent, by which the pipeline replaces
-// the parents' tokens and tries once more. Where that doesn't help, it isn't
-// repeated for a while.
+// A server that refuses the subject's or the actor's token answers invalid_request with
+// status 400 (RFC 8693 §2.2.2). In a step with parents, such an answer becomes an AuthError
+// with ParentRefused and without Permanent. The pipeline then replaces the parents' tokens
+// and tries once more. If the new tokens don't help, the pipeline doesn't replace the
+// parents' tokens again for a while.
 func TokenExchange(cfg Config, x Exchange) *Grant {
 	g := newGrant("TokenExchange", cfg)
 	type token struct {
@@ -293,16 +349,24 @@ func TokenExchange(cfg Config, x Exchange) *Grant {
 	for i, t := range tokens {
 		if t.typ == "" {
 			tokens[i].typ = AccessTokenType
-			if _, ok := t.from.(*JWT); ok {
+			if _, ok := t.from.(changing); ok {
 				tokens[i].typ = JWTType
 			}
 		}
 		tokens[i].from = g.adopt("Exchange."+strings.ToUpper(t.name[:1])+t.name[1:], t.from)
+		g.speaksFor(t.name, tokens[i].from)
+		g.is(t.name+"_type", tokens[i].typ)
 	}
+	g.is("requested", x.RequestedType)
+	g.is("audience", x.Audience...)
+	g.is("resource", x.Resource...)
 	g.ask(func(ctx context.Context, in requestforge.Input) (url.Values, error) {
-		form := g.scoped("urn:ietf:params:oauth:grant-type:token-exchange")
+		form, err := g.scoped(in, "urn:ietf:params:oauth:grant-type:token-exchange")
+		if err != nil {
+			return nil, err
+		}
 		for _, t := range tokens {
-			if err := set(ctx, in, form, t.name+"_token", t.from); err != nil {
+			if err := g.set(ctx, in, form, t.name+"_token", t.from); err != nil {
 				return nil, err
 			}
 			form.Set(t.name+"_token_type", t.typ)
@@ -320,8 +384,8 @@ func TokenExchange(cfg Config, x Exchange) *Grant {
 	return g.blaming("invalid_request")
 }
 
-// blaming makes a refusal with code one of a parent's token, if the step has
-// parents: with another of those the same request can succeed.
+// blaming turns a refusal with code into a refusal of a parent's token, if the step has
+// parents: with new parent tokens the same request may succeed.
 func (g *Grant) blaming(code string) *Grant {
 	run := g.run
 	g.run = func(ctx context.Context, in requestforge.Input) (*requestforge.Token, error) {
@@ -336,29 +400,43 @@ func (g *Grant) blaming(code string) *Grant {
 
 // newGrant returns a grant with the mistakes in cfg.
 func newGrant(name string, cfg Config) *Grant {
-	g := &Grant{name: name, cfg: cfg}
+	g := newClient(name, cfg)
 	g.url("Config.TokenURL", cfg.TokenURL)
-	if cfg.ClientID == "" && cfg.ClientSecret != "" {
-		g.mistake("Config.ClientSecret is set without a ClientID")
+	return g
+}
+
+// newClient returns a grant for the client of cfg, which need not have a TokenURL.
+func newClient(name string, cfg Config) *Grant {
+	g := &Grant{name: name, cfg: cfg, dead: new(atomic.Bool)}
+	if cfg.ClientAuth != nil {
+		own := *cfg.ClientAuth
+		if g.cfg.ClientAuth = &own; own.ID == "" {
+			g.mistake("Config.ClientAuth.ID is missing")
+		}
+		if own.Secret != "" && own.SecretFrom != nil {
+			g.mistake("Config.ClientAuth.Secret and SecretFrom are both set: a client has one secret")
+		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(cfg.Params)) {
 		if slices.Contains(ours, name) {
 			g.mistake("Config.Params has %q, which the grant sets itself", name)
 		}
 	}
-	if slices.ContainsFunc(cfg.Scopes, func(s string) bool { return s == "" || strings.ContainsAny(s, " \"\\") }) {
-		g.mistake("Config.Scopes has one that is empty or holds a blank, a quote or a backslash (RFC 6749 §3.3)")
+	g.scopes("Config.Scopes", cfg.Scopes)
+	g.scopes("Config.MaxScopes", cfg.MaxScopes)
+	if len(cfg.MaxScopes) > 0 && len(cfg.Scopes) == 0 {
+		g.mistake("Config.MaxScopes is set without Scopes: name the scopes that a challenge's are asked for beside")
 	}
 	if cfg.ClientAssertion != nil {
-		if cfg.ClientSecret != "" || cfg.InParams {
-			g.mistake("Config.ClientAssertion is set, and so is ClientSecret or InParams: a client authenticates in one way")
+		if client := cfg.client(); client.Secret != "" || client.SecretFrom != nil || client.InBody {
+			g.mistake("Config.ClientAssertion is set, and so is ClientAuth.Secret, SecretFrom or InBody: a client authenticates in one way")
 		}
 		g.cfg.ClientAssertion = g.adopt("Config.ClientAssertion", cfg.ClientAssertion)
 	}
 	return g
 }
 
-// ours are the parameters that the grants set.
+// ours lists the parameters that the grants set themselves.
 var ours = []string{
 	"grant_type", "scope", "client_id", "client_secret", "client_assertion", "client_assertion_type",
 	"username", "password", "refresh_token", "assertion", "device_code",
@@ -369,13 +447,27 @@ func (g *Grant) mistake(format string, args ...any) {
 	g.mistakes = append(g.mistakes, fmt.Errorf(format, args...))
 }
 
+// scopes reports invalid scopes.
+func (g *Grant) scopes(name string, scopes []string) {
+	if slices.ContainsFunc(scopes, func(s string) bool { return s == "" || strings.ContainsAny(s, " \"\\") }) {
+		g.mistake("%s has one that is empty or holds a blank, a quote or a backslash (RFC 6749 §3.3)", name)
+	}
+}
+
 func (g *Grant) require(name, value string) {
 	if value == "" {
 		g.mistake("%s is missing", name)
 	}
 }
 
-// url checks a URL as BodyFetcher does its own.
+// requireClient reports a missing ClientAuth.
+func (g *Grant) requireClient() {
+	if g.cfg.ClientAuth == nil {
+		g.mistake("Config.ClientAuth is missing")
+	}
+}
+
+// url checks a URL as HTTPFetcher checks its URL.
 func (g *Grant) url(name, value string) {
 	u, err := url.Parse(value)
 	switch {
@@ -385,12 +477,14 @@ func (g *Grant) url(name, value string) {
 		g.mistake("%s doesn't parse", name) // the reason may quote a password
 	case u.Scheme != "https" && u.Scheme != "http", u.Host == "":
 		g.mistake("%s %q is not an absolute http or https URL", name, maskedURL(value))
+	case u.Scheme == "http" && !g.cfg.AllowPlaintext && strings.EqualFold(u.Hostname(), "localhost") && !loopback(u):
+		g.mistake("%s %q: write localhost in lower case: in any other spelling net/http sends it to a proxy", name, maskedURL(value))
 	case u.Scheme == "http" && !g.cfg.AllowPlaintext && !loopback(u):
 		g.mistake("%s %q is plain http to another machine, where every secret can be read on the way: use https or set AllowPlaintext", name, maskedURL(value))
 	}
 }
 
-// adopt checks a and fills in what it has from the Config.
+// adopt checks a and fills in the defaults from the Config.
 func (g *Grant) adopt(name string, a Assertion) Assertion {
 	if j, ok := a.(*JWT); ok && j != nil {
 		a = j.within(&g.cfg)
@@ -403,10 +497,13 @@ func (g *Grant) adopt(name string, a Assertion) Assertion {
 			g.mistake("%s: %w", name, err)
 		}
 	}
+	if c, ok := a.(changing); ok && c.changes() && !slices.Contains(g.changing, c) {
+		g.changing = append(g.changing, c)
+	}
 	return a
 }
 
-// ask makes g a grant of one request, with the form that form returns.
+// ask makes g a grant with a single request, whose form the function form returns.
 func (g *Grant) ask(form func(ctx context.Context, in requestforge.Input) (url.Values, error)) *Grant {
 	g.run = func(ctx context.Context, in requestforge.Input) (*requestforge.Token, error) {
 		values, err := form(ctx, in)
@@ -418,16 +515,19 @@ func (g *Grant) ask(form func(ctx context.Context, in requestforge.Input) (url.V
 	return g
 }
 
-// scoped is the beginning of a form.
-func (g *Grant) scoped(grantType string) url.Values {
+// scoped begins a form. An error means that the challenge of in can't be answered.
+func (g *Grant) scoped(in requestforge.Input, grantType string) (url.Values, error) {
 	form := url.Values{"grant_type": {grantType}}
-	if len(g.cfg.Scopes) > 0 {
-		form.Set("scope", strings.Join(g.cfg.Scopes, " "))
+	scopes, err := g.cfg.scopes(in)
+	if len(scopes) > 0 {
+		form.Set("scope", strings.Join(scopes, " "))
 	}
-	return form
+	return form, err
 }
 
-// unsent is an error from before anything was sent.
-func unsent(err error) error {
-	return &requestforge.AuthError{Unsent: true, Err: err}
+// unsent returns err as an AuthError of a failure before sending. The error is temporary if
+// a secret couldn't be read.
+func unsent(err error) *requestforge.AuthError {
+	_, passes := errors.AsType[*unreadable](err)
+	return &requestforge.AuthError{Unsent: true, Temporary: passes, Err: err}
 }

@@ -9,6 +9,8 @@ import (
 	"log"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -20,10 +22,9 @@ import (
 // A service that calls an API in its own name (RFC 6749 §4.4).
 func ExampleClientCredentials() {
 	cfg := oauth2source.Config{
-		TokenURL:     issuer.URL + "/token",
-		ClientID:     "billing",
-		ClientSecret: "s3cret",
-		Scopes:       []string{"invoices:read"},
+		TokenURL:   issuer.URL + "/token",
+		ClientAuth: &requestforge.ClientAuth{ID: "billing", Secret: "s3cret"},
+		Scopes:     []string{"invoices:read"},
 	}
 	pipeline, err := requestforge.NewPipeline(requestforge.PipelineConfig{
 		Steps: []requestforge.Step{{Name: "app", Fetcher: oauth2source.ClientCredentials(cfg)}},
@@ -42,7 +43,7 @@ func ExampleClientCredentials() {
 
 // A user whose password the program knows (RFC 6749 §4.3).
 func ExamplePassword() {
-	cfg := oauth2source.Config{TokenURL: issuer.URL + "/token", ClientID: "cli"}
+	cfg := oauth2source.Config{TokenURL: issuer.URL + "/token", ClientAuth: &requestforge.ClientAuth{ID: "cli"}}
 	pipeline, err := requestforge.NewPipeline(requestforge.PipelineConfig{
 		Steps: []requestforge.Step{{
 			Name:    "user",
@@ -59,7 +60,7 @@ func ExamplePassword() {
 
 // The password is sent once; afterwards refresh tokens do (RFC 6749 §6).
 func ExampleRefresh() {
-	cfg := oauth2source.Config{TokenURL: issuer.URL + "/token", ClientID: "cli"}
+	cfg := oauth2source.Config{TokenURL: issuer.URL + "/token", ClientAuth: &requestforge.ClientAuth{ID: "cli"}}
 	pipeline, err := requestforge.NewPipeline(requestforge.PipelineConfig{
 		Steps: []requestforge.Step{{
 			Name:    "user",
@@ -77,6 +78,32 @@ func ExampleRefresh() {
 	// Output:
 	// password:gopher
 	// refresh_token:refresh-of-gopher
+}
+
+// The end of a login, at the server, too (RFC 7009).
+func ExampleRevoke() {
+	cfg := oauth2source.Config{TokenURL: issuer.URL + "/token", ClientAuth: &requestforge.ClientAuth{ID: "cli"}}
+	pipeline, err := requestforge.NewPipeline(requestforge.PipelineConfig{
+		Steps: []requestforge.Step{{
+			Name:    "user",
+			Fetcher: oauth2source.Password(cfg, "gopher", "correct horse"),
+			Refresh: oauth2source.Refresh(cfg),
+			Revoke:  oauth2source.Revoke(cfg, issuer.URL+"/revoke"),
+		}},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+
+	ctx := context.Background()
+	showToken(pipeline.Token(ctx))
+	if err := pipeline.Logout(ctx); err != nil {
+		log.Fatal(err)
+	}
+	// Output:
+	// password:gopher
+	// the server revokes the refresh_token refresh-of-gopher
+	// the server revokes the access_token password:gopher
 }
 
 // A service account that signs for the user it acts for (RFC 7523 §2.1).
@@ -116,7 +143,7 @@ func ExampleConfig_clientAssertion() {
 	}
 	cfg := oauth2source.Config{
 		TokenURL:        issuer.URL + "/token",
-		ClientID:        "billing",
+		ClientAuth:      &requestforge.ClientAuth{ID: "billing"},
 		ClientAssertion: &oauth2source.JWT{Key: key, KeyID: "2026-01"},
 	}
 	pipeline, err := requestforge.NewPipeline(requestforge.PipelineConfig{
@@ -132,7 +159,7 @@ func ExampleConfig_clientAssertion() {
 
 // The app's token is traded for one that another service takes (RFC 8693).
 func ExampleTokenExchange() {
-	cfg := oauth2source.Config{TokenURL: issuer.URL + "/token", ClientID: "billing", ClientSecret: "s3cret"}
+	cfg := oauth2source.Config{TokenURL: issuer.URL + "/token", ClientAuth: &requestforge.ClientAuth{ID: "billing", Secret: "s3cret"}}
 	pipeline, err := requestforge.NewPipeline(requestforge.PipelineConfig{
 		Steps: []requestforge.Step{
 			{Name: "app", Fetcher: oauth2source.ClientCredentials(cfg)},
@@ -153,15 +180,15 @@ func ExampleTokenExchange() {
 // A command-line tool whose user logs in with a browser somewhere else
 // (RFC 8628).
 func ExampleDeviceCode() {
-	cfg := oauth2source.Config{TokenURL: issuer.URL + "/token", ClientID: "cli"}
+	cfg := oauth2source.Config{TokenURL: issuer.URL + "/token", ClientAuth: &requestforge.ClientAuth{ID: "cli"}}
 	prompt := func(_ context.Context, code *oauth2.DeviceAuthResponse) error {
 		_, err := fmt.Printf("Enter %s at %s\n", code.UserCode, code.VerificationURI)
 		return err
 	}
 	pipeline, err := requestforge.NewPipeline(requestforge.PipelineConfig{
-		FetchTimeout: 15 * time.Minute, // for a person; the default is 30 s
 		Steps: []requestforge.Step{{
 			Name:    "user",
+			Timeout: 15 * time.Minute, // for a person; the default is 30 s
 			Fetcher: oauth2source.DeviceCode(cfg, issuer.URL+"/device", prompt),
 			Refresh: oauth2source.Refresh(cfg), // so that nobody is asked again
 		}},
@@ -174,6 +201,40 @@ func ExampleDeviceCode() {
 	// Output:
 	// Enter WDJB-MJHT at https://example.com/device
 	// device_code:gopher
+}
+
+// The projected token of a Kubernetes service account proves who the client is. The
+// platform replaces the file before the token in it expires; each login reads the file.
+func ExampleAssertionFile() {
+	file, remove := projectedToken() // /var/run/secrets/tokens/auth, say
+	defer remove()
+	cfg := oauth2source.Config{
+		TokenURL:        issuer.URL + "/token",
+		ClientAuth:      &requestforge.ClientAuth{ID: "billing"},
+		ClientAssertion: oauth2source.AssertionFile(file),
+	}
+	pipeline, err := requestforge.NewPipeline(requestforge.PipelineConfig{
+		Steps: []requestforge.Step{{Name: "app", Fetcher: oauth2source.ClientCredentials(cfg)}},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+
+	showToken(pipeline.Token(context.Background()))
+	// Output: client_credentials:billing, by a signed JWT
+}
+
+// projectedToken is a file as a platform mounts one, and what removes it.
+func projectedToken() (file string, remove func()) {
+	dir, err := os.MkdirTemp("", "example")
+	if err != nil {
+		log.Fatal(err)
+	}
+	file = filepath.Join(dir, "token")
+	if err := os.WriteFile(file, []byte("made.up.jwt\n"), 0o600); err != nil {
+		log.Fatal(err)
+	}
+	return file, func() { os.RemoveAll(dir) }
 }
 
 func showToken(tok *requestforge.Token, err error) {
@@ -204,6 +265,10 @@ var issuer = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *
 	}[grant]
 	if grant == "jwt-bearer" && strings.Count(r.FormValue("assertion"), ".") == 2 {
 		token = "a signed JWT"
+	}
+	if r.URL.Path == "/revoke" {
+		fmt.Println("the server revokes the", r.FormValue("token_type_hint"), r.FormValue("token"))
+		return
 	}
 	w.Header().Set("Content-Type", "application/json")
 	if r.URL.Path == "/device" {

@@ -48,15 +48,15 @@ func printed(v any) map[string]string {
 func TestGrantsPrintNoSecret(t *testing.T) {
 	k := testKeys()
 	cfg := oauth2source.Config{
-		TokenURL: "https://user:" + secret + "@auth.example.com/token?key=" + secret,
-		ClientID: "app", ClientSecret: secret, Scopes: []string{"read"},
+		TokenURL:   "https://user:" + secret + "@auth.example.com/token?key=" + secret,
+		ClientAuth: &requestforge.ClientAuth{ID: "app", Secret: secret}, Scopes: []string{"read"},
 		Params: url.Values{"api_key": {secret}}, Client: &http.Client{},
 	}
 	signed := cfg
-	signed.ClientSecret = ""
+	signed.ClientAuth = &requestforge.ClientAuth{ID: "app"}
 	signed.ClientAssertion = &oauth2source.JWT{Key: k.rsa, KeyID: "key-1", Claims: map[string]any{"pin": secret}}
 	inForm := cfg
-	inForm.InParams = true
+	inForm.ClientAuth = &requestforge.ClientAuth{ID: "app", Secret: secret, InBody: true}
 	prompt := func(context.Context, *oauth2.DeviceAuthResponse) error { return nil }
 	jwt := &oauth2source.JWT{Key: k.ed25519, KeyID: "key-1", Issuer: "service", Subject: "gopher", Audience: "https://a.example.com/?" + secret, Claims: map[string]any{"pin": secret}}
 	x := oauth2source.Exchange{Subject: oauth2source.FromStep("app"), Actor: jwt}
@@ -125,7 +125,7 @@ func TestGrantsLogNoSecret(t *testing.T) {
 			}
 			return answered(r, 302, "", "Location", "https://%zz"+secret), nil
 		})}
-		cfg := oauth2source.Config{TokenURL: "https://auth.test/token?key=" + secret, ClientID: "app", ClientSecret: secret, Client: client}
+		cfg := oauth2source.Config{TokenURL: "https://auth.test/token?key=" + secret, ClientAuth: &requestforge.ClientAuth{ID: "app", Secret: secret}, Client: client}
 		prompt := func(context.Context, *oauth2.DeviceAuthResponse) error { return nil }
 		for name, grant := range map[string]*oauth2source.Grant{
 			"password": oauth2source.Password(cfg, "gopher", secret),
@@ -177,7 +177,7 @@ func answered(r *http.Request, status int, body string, header ...string) *http.
 
 func TestErrorOfAnAssertionIsMasked(t *testing.T) {
 	broken := &url.Error{Op: "Post", URL: "https://user:" + secret + "@keys.example.com/sign?key=" + secret, Err: errors.New("refused")}
-	cfg := oauth2source.Config{TokenURL: "https://auth.example.com/token", ClientID: "app"}
+	cfg := oauth2source.Config{TokenURL: "https://auth.example.com/token", ClientAuth: &requestforge.ClientAuth{ID: "app"}}
 	_, err := oauth2source.JWTBearer(cfg, oauth2source.AssertionFunc(func(context.Context, requestforge.Input) (string, error) {
 		return "", broken
 	})).Fetch(t.Context(), requestforge.Input{})

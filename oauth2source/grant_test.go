@@ -9,7 +9,6 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"reflect"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -74,7 +73,7 @@ func bearer(value string) *requestforge.Token { return &requestforge.Token{Acces
 
 func TestGrantOnTheWire(t *testing.T) {
 	e := newEndpoint(t, nil)
-	cfg := oauth2source.Config{TokenURL: e.URL, ClientID: "app:1", ClientSecret: "p ss", Scopes: []string{"read", "write"}}
+	cfg := oauth2source.Config{TokenURL: e.URL, ClientAuth: &requestforge.ClientAuth{ID: "app:1", Secret: "p ss"}, Scopes: []string{"read", "write"}}
 	with := func(change func(*oauth2source.Config)) oauth2source.Config {
 		cfg := cfg
 		change(&cfg)
@@ -96,15 +95,19 @@ func TestGrantOnTheWire(t *testing.T) {
 	}{
 		{"client credentials", oauth2source.ClientCredentials(cfg), basic,
 			url.Values{"grant_type": {"client_credentials"}, "scope": {"read write"}}},
-		{"in the form", oauth2source.ClientCredentials(with(func(c *oauth2source.Config) { c.InParams = true })), "",
+		{"in the form", oauth2source.ClientCredentials(with(func(c *oauth2source.Config) {
+			c.ClientAuth = &requestforge.ClientAuth{ID: "app:1", Secret: "p ss", InBody: true}
+		})), "",
 			url.Values{"grant_type": {"client_credentials"}, "scope": {"read write"}, "client_id": {"app:1"}, "client_secret": {"p ss"}}},
-		{"without a secret", oauth2source.ClientCredentials(with(func(c *oauth2source.Config) { c.ClientSecret = "" })), "",
+		{"without a secret", oauth2source.ClientCredentials(with(func(c *oauth2source.Config) { c.ClientAuth = &requestforge.ClientAuth{ID: "app:1"} })), "",
 			url.Values{"grant_type": {"client_credentials"}, "scope": {"read write"}, "client_id": {"app:1"}}},
 		{"further parameters", oauth2source.ClientCredentials(with(func(c *oauth2source.Config) {
 			c.Scopes, c.Params = nil, url.Values{"audience": {"a"}, "resource": {"https://b", "https://c"}}
 		})), basic,
 			url.Values{"grant_type": {"client_credentials"}, "audience": {"a"}, "resource": {"https://b", "https://c"}}},
-		{"somebody else's client assertion", oauth2source.ClientCredentials(with(func(c *oauth2source.Config) { c.ClientSecret, c.ClientAssertion = "", literal })), "",
+		{"somebody else's client assertion", oauth2source.ClientCredentials(with(func(c *oauth2source.Config) {
+			c.ClientAuth, c.ClientAssertion = &requestforge.ClientAuth{ID: "app:1"}, literal
+		})), "",
 			url.Values{"grant_type": {"client_credentials"}, "scope": {"read write"}, "client_id": {"app:1"},
 				"client_assertion_type": {"urn:ietf:params:oauth:client-assertion-type:jwt-bearer"}, "client_assertion": {"by-func-for-app-token"}}},
 		{"password", oauth2source.Password(cfg, "gopher", "b&w="), basic,
@@ -160,7 +163,7 @@ func TestGrantBringsAllOfTheToken(t *testing.T) {
 		return 200, `{"access_token":"a","token_type":"DPoP","refresh_token":"r","expires_in":60,
 			"scope":"s","id_token":"i","issued_token_type":"t","tenant":"x","other":"y"}`
 	})
-	cfg := oauth2source.Config{TokenURL: e.URL, ClientID: "app", Extra: []string{"tenant", "missing"}}
+	cfg := oauth2source.Config{TokenURL: e.URL, ClientAuth: &requestforge.ClientAuth{ID: "app"}, Extra: []string{"tenant", "missing"}}
 	before := time.Now()
 	tok, err := oauth2source.ClientCredentials(cfg).Fetch(t.Context(), requestforge.Input{})
 	if err != nil {
@@ -178,7 +181,7 @@ func TestGrantBringsAllOfTheToken(t *testing.T) {
 }
 
 func TestGrantMistakesAreErrors(t *testing.T) {
-	good := oauth2source.Config{TokenURL: "https://auth.example.com/token", ClientID: "app", ClientSecret: secret}
+	good := oauth2source.Config{TokenURL: "https://auth.example.com/token", ClientAuth: &requestforge.ClientAuth{ID: "app", Secret: secret}}
 	cfg := func(change func(*oauth2source.Config)) *oauth2source.Grant {
 		cfg := good
 		change(&cfg)
@@ -190,28 +193,31 @@ func TestGrantMistakesAreErrors(t *testing.T) {
 		grant *oauth2source.Grant
 		want  []string
 	}{
-		"zero":                  {new(oauth2source.Grant), []string{"no constructor"}},
-		"nil":                   {nil, []string{"no constructor"}},
-		"nothing":               {oauth2source.ClientCredentials(oauth2source.Config{}), []string{"ClientCredentials: Config.TokenURL is missing", "ClientCredentials: Config.ClientID is missing"}},
-		"relative URL":          {cfg(func(c *oauth2source.Config) { c.TokenURL = "/token" }), []string{`Config.TokenURL "/token" is not an absolute`}},
-		"URL with a secret":     {cfg(func(c *oauth2source.Config) { c.TokenURL = "https://%zz:" + secret + "@" }), []string{"Config.TokenURL doesn't parse"}},
-		"another scheme":        {cfg(func(c *oauth2source.Config) { c.TokenURL = "ftp://u:" + secret + "@h/token" }), []string{`ftp://REDACTED@h/token`}},
-		"plain http":            {cfg(func(c *oauth2source.Config) { c.TokenURL = "http://auth.example.com/?k=" + secret }), []string{"plain http to another machine"}},
-		"secret without id":     {cfg(func(c *oauth2source.Config) { c.ClientID = "" }), []string{"ClientSecret is set without", "ClientID is missing"}},
-		"parameter of ours":     {cfg(func(c *oauth2source.Config) { c.Params = url.Values{"scope": {secret}, "aud": {"x"}} }), []string{`Config.Params has "scope"`}},
-		"scopes in one":         {cfg(func(c *oauth2source.Config) { c.Scopes = []string{"read write"} }), []string{"Config.Scopes has one"}},
-		"empty scope":           {cfg(func(c *oauth2source.Config) { c.Scopes = []string{""} }), []string{"Config.Scopes has one"}},
-		"two ways to say who":   {cfg(func(c *oauth2source.Config) { c.ClientAssertion = oauth2source.FromStep("x") }), []string{"in one way"}},
-		"nil func":              {cfg(func(c *oauth2source.Config) { c.ClientSecret, c.ClientAssertion = "", oauth2source.AssertionFunc(nil) }), []string{"Config.ClientAssertion: the AssertionFunc is nil"}},
+		"zero":                {new(oauth2source.Grant), []string{"no constructor"}},
+		"nil":                 {nil, []string{"no constructor"}},
+		"nothing":             {oauth2source.ClientCredentials(oauth2source.Config{}), []string{"ClientCredentials: Config.TokenURL is missing", "ClientCredentials: Config.ClientAuth is missing"}},
+		"relative URL":        {cfg(func(c *oauth2source.Config) { c.TokenURL = "/token" }), []string{`Config.TokenURL "/token" is not an absolute`}},
+		"URL with a secret":   {cfg(func(c *oauth2source.Config) { c.TokenURL = "https://%zz:" + secret + "@" }), []string{"Config.TokenURL doesn't parse"}},
+		"another scheme":      {cfg(func(c *oauth2source.Config) { c.TokenURL = "ftp://u:" + secret + "@h/token" }), []string{`ftp://REDACTED@h/token`}},
+		"LocalHost":           {cfg(func(c *oauth2source.Config) { c.TokenURL = "http://LocalHost/token" }), []string{"localhost in lower case"}},
+		"plain http":          {cfg(func(c *oauth2source.Config) { c.TokenURL = "http://auth.example.com/?k=" + secret }), []string{"plain http to another machine"}},
+		"secret without id":   {cfg(func(c *oauth2source.Config) { c.ClientAuth = &requestforge.ClientAuth{Secret: secret} }), []string{"Config.ClientAuth.ID is missing"}},
+		"parameter of ours":   {cfg(func(c *oauth2source.Config) { c.Params = url.Values{"scope": {secret}, "aud": {"x"}} }), []string{`Config.Params has "scope"`}},
+		"scopes in one":       {cfg(func(c *oauth2source.Config) { c.Scopes = []string{"read write"} }), []string{"Config.Scopes has one"}},
+		"empty scope":         {cfg(func(c *oauth2source.Config) { c.Scopes = []string{""} }), []string{"Config.Scopes has one"}},
+		"two ways to say who": {cfg(func(c *oauth2source.Config) { c.ClientAssertion = oauth2source.FromStep("x") }), []string{"in one way"}},
+		"nil func": {cfg(func(c *oauth2source.Config) {
+			c.ClientAuth, c.ClientAssertion = &requestforge.ClientAuth{ID: "app"}, oauth2source.AssertionFunc(nil)
+		}), []string{"Config.ClientAssertion: the AssertionFunc is nil"}},
 		"no user":               {oauth2source.Password(good, "", ""), []string{"Password: username is missing", "Password: password is missing"}},
 		"no assertion":          {oauth2source.JWTBearer(good, nil), []string{"JWTBearer: assertion is missing"}},
 		"no step":               {oauth2source.JWTBearer(good, oauth2source.FromStep("")), []string{"assertion: FromStep names no step"}},
 		"no key":                {oauth2source.JWTBearer(good, &oauth2source.JWT{}), []string{"assertion: JWT: Key is missing"}},
 		"no subject":            {oauth2source.TokenExchange(good, oauth2source.Exchange{ActorType: "x"}), []string{"Exchange.Subject is missing", "ActorType is set without an Actor"}},
 		"nil actor":             {oauth2source.TokenExchange(good, oauth2source.Exchange{Subject: oauth2source.FromStep("a"), Actor: (*oauth2source.JWT)(nil)}), []string{"Exchange.Actor: nil *JWT"}},
-		"no prompt, no device":  {oauth2source.DeviceCode(oauth2source.Config{TokenURL: device}, "", nil), []string{"Config.ClientID is missing", "authURL is missing", "prompt is nil"}},
+		"no prompt, no device":  {oauth2source.DeviceCode(oauth2source.Config{TokenURL: device}, "", nil), []string{"Config.ClientAuth is missing", "authURL is missing", "prompt is nil"}},
 		"plain http for device": {oauth2source.DeviceCode(good, "http://auth.example.com/", prompt), []string{"authURL", "plain http"}},
-		"two values for device": {oauth2source.DeviceCode(oauth2source.Config{TokenURL: device, ClientID: "app", Params: url.Values{"resource": {"a", "b"}}}, device, prompt), []string{`several values of "resource"`}},
+		"two values for device": {oauth2source.DeviceCode(oauth2source.Config{TokenURL: device, ClientAuth: &requestforge.ClientAuth{ID: "app"}, Params: url.Values{"resource": {"a", "b"}}}, device, prompt), []string{`several values of "resource"`}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			err := tt.grant.Validate()
@@ -237,7 +243,7 @@ func TestGrantMistakesAreErrors(t *testing.T) {
 
 func TestGrantWithoutItsInputSendsNothing(t *testing.T) {
 	e := newEndpoint(t, nil)
-	cfg := oauth2source.Config{TokenURL: e.URL, ClientID: "app"}
+	cfg := oauth2source.Config{TokenURL: e.URL, ClientAuth: &requestforge.ClientAuth{ID: "app"}}
 	broken := errors.New("no such file")
 	for name, tt := range map[string]struct {
 		grant *oauth2source.Grant
@@ -297,7 +303,7 @@ func TestGrantRefusalsBecomeAuthErrors(t *testing.T) {
 				io.WriteString(w, tt.body)
 			}))
 			defer server.Close()
-			cfg := oauth2source.Config{TokenURL: server.URL + "/token?key=" + secret, ClientID: "app", ClientSecret: secret}
+			cfg := oauth2source.Config{TokenURL: server.URL + "/token?key=" + secret, ClientAuth: &requestforge.ClientAuth{ID: "app", Secret: secret}}
 			tok, err := oauth2source.Password(cfg, "gopher", secret).Fetch(t.Context(), requestforge.Input{})
 			got, ok := err.(*requestforge.AuthError)
 			if !ok {
@@ -319,25 +325,58 @@ func TestGrantRefusalsBecomeAuthErrors(t *testing.T) {
 	}
 }
 
+// JSON is what parses as JSON, whatever its label.
+func TestGrantTakesJSONThatIsLabelledAsHTML(t *testing.T) {
+	for label, body := range map[string]string{
+		"text/html": `{"access_token":"token"}`, "text/html; charset=utf-8": "\n" + `{"access_token":"token"}`,
+		"application/xhtml+xml": `{"access_token":"token"}`,
+	} {
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", label)
+			io.WriteString(w, body)
+		}))
+		tok, err := oauth2source.ClientCredentials(oauth2source.Config{TokenURL: server.URL, ClientAuth: &requestforge.ClientAuth{ID: "app", Secret: "s"}}).Fetch(t.Context(), requestforge.Input{})
+		server.Close()
+		if err != nil || tok.AccessToken != "token" {
+			t.Errorf("%s: %v, %v", label, tok, err)
+		}
+	}
+}
+
 // What a pipeline does about a failure depends on what it can tell of it.
 func TestGrantFailuresArePipelineFailures(t *testing.T) {
 	token := `{"access_token":"token","refresh_token":"refresh","expires_in":3600}`
 	for name, tt := range map[string]struct {
 		first   func(w http.ResponseWriter)
-		want    int  // requests for a token from scratch
-		refresh bool // a refresh token is still good after it
+		want    int    // requests for a token from scratch
+		refresh string // and those of a renewal, and the next one if that fails
 	}{
-		"a page passes": {func(w http.ResponseWriter) {
+		"a page stays": {func(w http.ResponseWriter) {
 			w.Header().Set("Content-Type", "text/html")
 			io.WriteString(w, "<html>please wait</html>")
-		}, 2, false},
+		}, 1, "refresh_token, refresh_token"},
+		"an untitled page stays": {func(w http.ResponseWriter) {
+			io.WriteString(w, "\xef\xbb\xbf<!-- x -->\n<!DOCTYPE HTML>")
+		}, 1, "refresh_token, refresh_token"},
+		"XML stays": {func(w http.ResponseWriter) {
+			w.WriteHeader(400)
+			io.WriteString(w, "<?xml version='1.0'?><fault/>")
+		}, 1, "refresh_token client_credentials"},
+		"a page with 400 may be a firewall's": {func(w http.ResponseWriter) {
+			w.WriteHeader(400)
+			io.WriteString(w, "<?xml version='1.0'?><html/>")
+		}, 1, "refresh_token, refresh_token"},
+		"a redirect that drops the form stays": {func(w http.ResponseWriter) {
+			w.Header().Set("Location", "/")
+			w.WriteHeader(302)
+		}, 1, "refresh_token, refresh_token"},
 		"a break passes": {func(w http.ResponseWriter) {
 			w.Header().Set("Content-Length", "1000")
 			io.WriteString(w, `{"access_token":"tok`)
-		}, 2, false},
-		"a broken server passes": {func(w http.ResponseWriter) { w.WriteHeader(503) }, 2, true},
-		"a refusal stays":        {func(w http.ResponseWriter) { w.WriteHeader(400) }, 1, false},
-		"nonsense stays":         {func(w http.ResponseWriter) { io.WriteString(w, "{") }, 1, false},
+		}, 2, "refresh_token, refresh_token"},
+		"a broken server passes": {func(w http.ResponseWriter) { w.WriteHeader(503) }, 2, "refresh_token refresh_token"},
+		"a refusal stays":        {func(w http.ResponseWriter) { w.WriteHeader(400) }, 1, "refresh_token client_credentials"},
+		"nonsense stays":         {func(w http.ResponseWriter) { io.WriteString(w, "{") }, 1, "refresh_token, refresh_token"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var grants []string
@@ -351,7 +390,7 @@ func TestGrantFailuresArePipelineFailures(t *testing.T) {
 				io.WriteString(w, token)
 			}))
 			defer server.Close()
-			cfg := oauth2source.Config{TokenURL: server.URL, ClientID: "app"}
+			cfg := oauth2source.Config{TokenURL: server.URL, ClientAuth: &requestforge.ClientAuth{ID: "app"}}
 			step := requestforge.Step{Name: "app", Fetcher: oauth2source.ClientCredentials(cfg), Refresh: oauth2source.Refresh(cfg)}
 
 			_, err := newPipeline(t, step).Token(t.Context())
@@ -359,23 +398,24 @@ func TestGrantFailuresArePipelineFailures(t *testing.T) {
 				t.Errorf("%d requests, %v; want %d", len(grants), err, tt.want)
 			}
 
-			// The same while a refresh token is spent: one that the server
-			// may have taken is never sent again.
+			// The same with a refresh token: nothing but a refusal costs that.
 			p := newPipeline(t, step)
 			grants = []string{"the login is not to fail"}
 			if _, err := p.Token(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 			grants = nil
-			if _, err := p.Refresh(t.Context()); err != nil {
-				t.Fatal(err)
+			asked := ""
+			for range 2 {
+				_, err := p.Refresh(t.Context())
+				asked += strings.Join(grants[len(strings.Fields(asked)):], " ")
+				if err == nil {
+					break
+				}
+				asked += ", "
 			}
-			want := []string{"refresh_token", "client_credentials"}
-			if tt.refresh {
-				want[1] = "refresh_token"
-			}
-			if !slices.Equal(grants, want) {
-				t.Errorf("the server was asked for %q, want %q", grants, want)
+			if asked != tt.refresh {
+				t.Errorf("the server was asked for %q, want %q", asked, tt.refresh)
 			}
 		})
 	}
@@ -388,7 +428,7 @@ func TestRefreshKeepsTheOldRefreshToken(t *testing.T) {
 		}
 		return 200, `{"access_token":"b","expires_in":3600}`
 	})
-	cfg := oauth2source.Config{TokenURL: e.URL, ClientID: "app"}
+	cfg := oauth2source.Config{TokenURL: e.URL, ClientAuth: &requestforge.ClientAuth{ID: "app"}}
 	p := newPipeline(t, requestforge.Step{Name: "user", Fetcher: oauth2source.Password(cfg, "gopher", "x"), Refresh: oauth2source.Refresh(cfg)})
 	for range 4 {
 		if _, err := p.Refresh(t.Context()); err != nil {
@@ -431,6 +471,7 @@ func TestGrantRefusalBlamesTheParentWhoseTokenTravelled(t *testing.T) {
 		"an assertion that no parent's token is": {own, 400, "invalid_grant", false},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel() // a young parent's token is tried for three seconds before the next one
 			apps := newEndpoint(t, func(n int, _ url.Values) (int, string) {
 				return 200, fmt.Sprintf(`{"access_token":"app-%d","expires_in":3600}`, n)
 			})
@@ -443,8 +484,8 @@ func TestGrantRefusalBlamesTheParentWhoseTokenTravelled(t *testing.T) {
 			p, err := requestforge.NewPipeline(requestforge.PipelineConfig{
 				FetchRetries: -1,
 				Steps: []requestforge.Step{
-					{Name: "app", Fetcher: oauth2source.ClientCredentials(oauth2source.Config{TokenURL: apps.URL, ClientID: "app"})},
-					{Name: "user", DependsOn: []string{"app"}, Fetcher: tt.grant(oauth2source.Config{TokenURL: users.URL, ClientID: "app"})},
+					{Name: "app", Fetcher: oauth2source.ClientCredentials(oauth2source.Config{TokenURL: apps.URL, ClientAuth: &requestforge.ClientAuth{ID: "app"}})},
+					{Name: "user", DependsOn: []string{"app"}, Fetcher: tt.grant(oauth2source.Config{TokenURL: users.URL, ClientAuth: &requestforge.ClientAuth{ID: "app"}})},
 				},
 			})
 			if err != nil {
@@ -452,7 +493,7 @@ func TestGrantRefusalBlamesTheParentWhoseTokenTravelled(t *testing.T) {
 			}
 			tok, err := p.Token(t.Context())
 			if tt.blamed {
-				if err != nil || tok.AccessToken != "user-2" || apps.requests() != 2 {
+				if err != nil || tok.AccessToken != "user-6" || apps.requests() != 2 {
 					t.Errorf("got %v, %v after %d app tokens; want a second one to help", tok, err, apps.requests())
 				}
 				return
@@ -466,13 +507,13 @@ func TestGrantRefusalBlamesTheParentWhoseTokenTravelled(t *testing.T) {
 }
 
 // A step that is refused for another reason, by the code that means a bad
-// token, costs one more try and no more.
+// token, costs the tries with a young parent's token, one with another, and no more.
 func TestGrantBlamesInVainOnlyOnce(t *testing.T) {
 	apps := newEndpoint(t, nil)
 	users := newEndpoint(t, func(int, url.Values) (int, string) { return 400, `{"error":"invalid_request"}` })
 	p := newPipeline(t,
-		requestforge.Step{Name: "app", Fetcher: oauth2source.ClientCredentials(oauth2source.Config{TokenURL: apps.URL, ClientID: "app"})},
-		requestforge.Step{Name: "user", DependsOn: []string{"app"}, Fetcher: oauth2source.TokenExchange(oauth2source.Config{TokenURL: users.URL, ClientID: "app"},
+		requestforge.Step{Name: "app", Fetcher: oauth2source.ClientCredentials(oauth2source.Config{TokenURL: apps.URL, ClientAuth: &requestforge.ClientAuth{ID: "app"}})},
+		requestforge.Step{Name: "user", DependsOn: []string{"app"}, Fetcher: oauth2source.TokenExchange(oauth2source.Config{TokenURL: users.URL, ClientAuth: &requestforge.ClientAuth{ID: "app"}},
 			oauth2source.Exchange{Subject: oauth2source.FromStep("app")})},
 	)
 	for range 3 {
@@ -482,8 +523,8 @@ func TestGrantBlamesInVainOnlyOnce(t *testing.T) {
 			t.Errorf("got %v, want a 400 with invalid_request, not permanent", err)
 		}
 	}
-	if apps.requests() != 2 || users.requests() != 2 {
-		t.Errorf("%d app tokens and %d requests for the user's; want 2 and 2", apps.requests(), users.requests())
+	if apps.requests() != 2 || users.requests() != 6 {
+		t.Errorf("%d app tokens and %d requests for the user's; want 2 and 6", apps.requests(), users.requests())
 	}
 
 	// Where no parent's token travelled, the refusal stays what it is.
@@ -502,6 +543,9 @@ func TestGrantFollowsRedirectsWithinTheOriginOnly(t *testing.T) {
 	defer home.Close()
 	mux.Handle("/away", http.RedirectHandler(elsewhere.URL+"/"+secret+"?"+secret, http.StatusTemporaryRedirect))
 	mux.Handle("/near", http.RedirectHandler("/token", http.StatusPermanentRedirect))
+	for _, status := range []int{301, 302, 303} {
+		mux.Handle(fmt.Sprint("/get", status), http.RedirectHandler("/token", status))
+	}
 	mux.Handle("/loop", http.RedirectHandler("/loop", http.StatusTemporaryRedirect))
 	var form url.Values
 	mux.HandleFunc("/token", func(w http.ResponseWriter, r *http.Request) {
@@ -511,7 +555,7 @@ func TestGrantFollowsRedirectsWithinTheOriginOnly(t *testing.T) {
 		io.WriteString(w, `{"access_token":"near"}`)
 	})
 	fetch := func(path string, client *http.Client) (*requestforge.Token, error) {
-		cfg := oauth2source.Config{TokenURL: home.URL + path, ClientID: "app", ClientSecret: secret, Client: client}
+		cfg := oauth2source.Config{TokenURL: home.URL + path, ClientAuth: &requestforge.ClientAuth{ID: "app", Secret: secret}, Client: client}
 		return oauth2source.ClientCredentials(cfg).Fetch(t.Context(), requestforge.Input{})
 	}
 
@@ -529,10 +573,53 @@ func TestGrantFollowsRedirectsWithinTheOriginOnly(t *testing.T) {
 	if _, err := fetch("/loop", nil); err == nil || !strings.Contains(err.Error(), "stopped after 10 redirects") {
 		t.Errorf("in a circle: %v", err)
 	}
+	for _, status := range []int{301, 302, 303} {
+		_, err := fetch(fmt.Sprint("/get", status), nil)
+		if auth, ok := err.(*requestforge.AuthError); !ok || auth.StatusCode != status || !strings.Contains(err.Error(), "turns the POST into a GET") {
+			t.Errorf("%d, which drops the form: %v", status, err)
+		}
+	}
 	refused := errors.New("no redirects at all")
 	client := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return refused }}
 	if _, err := fetch("/near", client); !errors.Is(err, refused) {
 		t.Errorf("got %v, want the client's own CheckRedirect to be asked", err)
+	}
+}
+
+// A grant over plain http, allowed on this machine, goes to no proxy, and along a
+// redirect to no other spelling of localhost, which net/http sends to a proxy.
+func TestGrantSendsNothingInTheClearToAProxy(t *testing.T) {
+	var sent []string
+	base := roundTrip(func(r *http.Request) (*http.Response, error) {
+		sent = append(sent, r.URL.Host)
+		return answered(r, 307, "", "Location", "http://LocalHost:1/token"), nil
+	})
+	cfg := oauth2source.Config{TokenURL: "http://localhost:1/token", ClientAuth: &requestforge.ClientAuth{ID: "app", Secret: secret}, Client: &http.Client{Transport: base}}
+	_, err := oauth2source.ClientCredentials(cfg).Fetch(t.Context(), requestforge.Input{})
+	if err == nil || !strings.Contains(err.Error(), "not sent over plain http") || len(sent) != 1 {
+		t.Errorf("along a redirect: %v, sent to %q", err, sent)
+	}
+	noSecret(t, err)
+
+	proxy := newEndpoint(t, nil)
+	to, _ := url.Parse(proxy.URL)
+	cfg.Client = &http.Client{Transport: &http.Transport{Proxy: http.ProxyURL(to)}}
+	if _, err = oauth2source.ClientCredentials(cfg).Fetch(t.Context(), requestforge.Input{}); err == nil || !strings.Contains(err.Error(), "not sent over plain http") {
+		t.Errorf("through a proxy: %v", err)
+	}
+	if n := proxy.requests(); n != 0 {
+		t.Errorf("the proxy had %d requests", n)
+	}
+}
+
+// What a mock may answer: no body, no header, nothing at all.
+func TestGrantTakesTheBareAnswersOfMocks(t *testing.T) {
+	for name, resp := range map[string]*http.Response{"200": {StatusCode: 200}, "401": {StatusCode: 401}, "302": {StatusCode: 302}, "nothing": nil} {
+		client := &http.Client{Transport: roundTrip(func(*http.Request) (*http.Response, error) { return resp, nil })}
+		cfg := oauth2source.Config{TokenURL: "https://auth.test/token", ClientAuth: &requestforge.ClientAuth{ID: "app"}, Client: client}
+		if tok, err := oauth2source.ClientCredentials(cfg).Fetch(t.Context(), requestforge.Input{}); err == nil {
+			t.Errorf("%s: %v", name, tok)
+		}
 	}
 }
 
@@ -545,7 +632,7 @@ func TestGrantSendsThroughTheClientItIsGiven(t *testing.T) {
 			return http.DefaultTransport.RoundTrip(r)
 		})}
 	}
-	cfg := oauth2source.Config{TokenURL: e.URL, ClientID: "app"}
+	cfg := oauth2source.Config{TokenURL: e.URL, ClientAuth: &requestforge.ClientAuth{ID: "app"}}
 	within := context.WithValue(t.Context(), oauth2.HTTPClient, client("the context's"))
 	fetch := func(ctx context.Context, cfg oauth2source.Config) string {
 		used = "the default"
@@ -575,7 +662,7 @@ func TestGrantEndsWithItsContextAndItsClientsTimeout(t *testing.T) {
 	}))
 	defer server.Close()
 	defer close(release)
-	cfg := oauth2source.Config{TokenURL: server.URL, ClientID: "app"}
+	cfg := oauth2source.Config{TokenURL: server.URL, ClientAuth: &requestforge.ClientAuth{ID: "app"}}
 	prompt := func(context.Context, *oauth2.DeviceAuthResponse) error { return nil }
 	for name, grant := range map[string]func(oauth2source.Config) *oauth2source.Grant{
 		"one request": oauth2source.ClientCredentials,

@@ -80,7 +80,7 @@ func (s *authServer) app(ctx context.Context, _ requestforge.Input) (oauth2.Toke
 func (s *authServer) steps() []requestforge.Step {
 	return []requestforge.Step{
 		{Name: "app", Fetcher: oauth2source.FetcherFrom(s.app)},
-		{Name: "user", DependsOn: []string{"app"}, Fetcher: &requestforge.BodyFetcher{
+		{Name: "user", DependsOn: []string{"app"}, Fetcher: &requestforge.HTTPFetcher{
 			URL:        s.URL + "/login",
 			HeaderFrom: map[string]string{"Authorization": "app"},
 		}},
@@ -203,7 +203,7 @@ func TestOAuth2TransportBelowOurAuthHasItsOwnHeader(t *testing.T) {
 	auth, api := newAuthServer(t), newAPI(t, "Authorization", "X-Session")
 	rt := &requestforge.AuthTransport{
 		Source:  newPipeline(t, auth.steps()...),
-		Header:  "X-Session",
+		Attach:  []requestforge.Place{{Header: "X-Session"}},
 		Origins: []string{api.URL},
 		Base:    &oauth2.Transport{Source: static(&oauth2.Token{AccessToken: "gateway"})},
 	}
@@ -218,8 +218,8 @@ func TestOAuth2TransportBelowOurAuthHasItsOwnHeader(t *testing.T) {
 	stack, err := requestforge.NewTransport(requestforge.Config{
 		Base:    rt.Base,
 		BaseURL: api.URL,
-		Tokens:  rt.Source,
-		Header:  "X-Session",
+		Source:  rt.Source,
+		Attach:  []requestforge.Place{{Header: "X-Session"}},
 		Retry:   requestforge.RetryPolicy{RetryMax: 1},
 	})
 	if err != nil {
@@ -241,7 +241,7 @@ func TestOAuth2TransportBelowOurAuthReplacesTheSameHeader(t *testing.T) {
 
 func TestOAuth2TransportAboveOurAuthIsTheCaller(t *testing.T) {
 	for name, tt := range map[string]struct {
-		rule requestforge.CallerHeader
+		rule requestforge.Conflict
 		want string // "": an error
 	}{
 		"kept by default": {requestforge.KeepCaller, "Bearer theirs"},
@@ -253,9 +253,9 @@ func TestOAuth2TransportAboveOurAuthIsTheCaller(t *testing.T) {
 			rt := &oauth2.Transport{
 				Source: static(&oauth2.Token{AccessToken: "theirs"}),
 				Base: &requestforge.AuthTransport{
-					Source:       requestforge.StaticToken(&requestforge.Token{AccessToken: "ours"}),
-					Origins:      []string{api.URL},
-					CallerHeader: tt.rule,
+					Source:     requestforge.StaticToken(&requestforge.Token{AccessToken: "ours"}),
+					Origins:    []string{api.URL},
+					OnConflict: tt.rule,
 				},
 			}
 			if tt.want != "" {
@@ -270,7 +270,7 @@ func TestOAuth2TransportAboveOurAuthIsTheCaller(t *testing.T) {
 func TestOAuth2SourceIsAStepLikeAnyOther(t *testing.T) {
 	auth, api := newAuthServer(t), newAPI(t, "Authorization")
 	pipeline := newPipeline(t, auth.steps()...)
-	rt, err := requestforge.NewTransport(requestforge.Config{BaseURL: api.URL, Tokens: pipeline})
+	rt, err := requestforge.NewTransport(requestforge.Config{BaseURL: api.URL, Source: pipeline})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,41 +1,43 @@
-// Package oauth2source joins requestforge and golang.org/x/oauth2, in both
-// directions: [TokenSource] makes a pipeline the source of an
-// oauth2.Transport, and [Fetcher] and [FetcherFrom] make an
-// oauth2.TokenSource a step of a pipeline.
+// Package oauth2source joins requestforge and golang.org/x/oauth2, in both directions:
+// [TokenSource] makes a pipeline the source of an oauth2.Transport, and [Fetcher] and
+// [FetcherFrom] make an oauth2.TokenSource a step of a pipeline.
 //
 // # Ready-made grants
 //
-// For the steps that most logins are made of there are constructors, which
-// take one [Config] and return a [Grant], a Fetcher:
+// Most logins are made of a few kinds of steps. For each kind there is a constructor, which
+// takes a [Config] and returns a [Grant], a Fetcher:
 //
 //   - [ClientCredentials] (RFC 6749 §4.4): the client for itself
 //   - [Password] (RFC 6749 §4.3): a user whose password the client knows
 //   - [Refresh] (RFC 6749 §6): the next token for a refresh token, as Step.Refresh
 //   - [JWTBearer] (RFC 7523 §2.1): a signed assertion for a token
-//   - [TokenExchange] (RFC 8693): the token of an earlier step for another one
+//   - [TokenExchange] (RFC 8693): the token of an earlier step for another token
 //   - [DeviceCode] (RFC 8628): a person who approves on another device
 //
-// A client authenticates by HTTP Basic, in the form, or by a JWT that it signs
-// (RFC 7523 §2.2, private_key_jwt). x/oauth2 speaks to the server, go-jose
-// signs. The habits below are taken care of: client and secret are sent in one
-// way, once; redirects stay within the origin; no token is cached on the way.
+// [Revoke] (RFC 7009), as Step.Revoke, revokes the tokens of the grants at the server.
+//
+// A client authenticates by HTTP Basic, in the form, by a JWT that the client signs (RFC
+// 7523 §2.2, private_key_jwt), or by a JWT that a platform keeps in a file. Secret, key and
+// file may change while the program runs: see ClientAuth.SecretFrom, JWT.KeyFrom and
+// [AssertionFile]. x/oauth2 talks to the server, and go-jose signs. The grants avoid the
+// habits of x/oauth2 listed below: client and secret are sent once, in a single way;
+// redirects stay within the origin; no token is cached on the way.
 //
 // # Habits of x/oauth2
 //
-// Three habits of x/oauth2 are worth knowing when the two meet:
+// Programs that use x/oauth2 together with requestforge should know three habits of
+// x/oauth2:
 //
-//   - oauth2.ReuseTokenSource, which oauth2.NewClient and
-//     oauth2.Config.TokenSource put around every source, keeps a token until
-//     it expires, revoked or not. Where requestforge should be able to get
-//     another one after a refusal, leave it out: use an oauth2.Transport
-//     instead of oauth2.NewClient, and FetcherFrom instead of Fetcher.
-//   - With AuthStyleAutoDetect, the zero value, it sends a request that
-//     failed a second time, with the client's secret elsewhere. That is
-//     twice the wrong password for a server that counts them. Set
-//     oauth2.Endpoint.AuthStyle.
-//   - It follows redirects of a token endpoint with the client in the
-//     context, credentials and all. Give it one with a CheckRedirect under
-//     the key oauth2.HTTPClient if your auth server may send you elsewhere.
+//   - oauth2.NewClient and oauth2.Config.TokenSource wrap every source in
+//     oauth2.ReuseTokenSource, which keeps a token until the token expires, revoked or not.
+//     To let requestforge replace a refused token, use an oauth2.Transport instead of
+//     oauth2.NewClient, and FetcherFrom instead of Fetcher.
+//   - With AuthStyleAutoDetect, the zero value, x/oauth2 sends a failed request a second
+//     time, with the client's secret in another place. A server that counts wrong passwords
+//     counts two. Set oauth2.Endpoint.AuthStyle.
+//   - x/oauth2 follows redirects of a token endpoint with the client in the context,
+//     credentials and all. If your auth server may redirect to another origin, put a client
+//     with a CheckRedirect into the context under the key oauth2.HTTPClient.
 package oauth2source
 
 import (
@@ -46,22 +48,22 @@ import (
 	"golang.org/x/oauth2"
 )
 
-// TokenSource returns src as an oauth2.TokenSource: put a pipeline into an
-// oauth2.Transport, or into any SDK that takes such a source.
+// TokenSource returns src as an oauth2.TokenSource, to put a pipeline into an
+// oauth2.Transport, or into any SDK that takes an oauth2.TokenSource.
 //
-// A call of an oauth2.TokenSource has no context of its own, so that ctx is the
-// context of every call: no token is fetched once it is done. Nil means
-// context.Background. A nil src is an error at each call.
+// The Token method of an oauth2.TokenSource has no context parameter, so ctx is the context
+// of every call: once ctx is done, no token is fetched. Nil means context.Background. If
+// src is nil, each call returns an error.
 //
-// Nothing is cached on top of src, so that a token that was invalidated there
-// is gone here too; see the package comment for who might put a cache around
-// it. x/oauth2 never tells a source that its token was refused, so that someone
-// else must invalidate it, by Pipeline.InvalidateStep say. To have that done,
-// and the request replayed, use requestforge.AuthTransport.
+// The result caches no tokens, so a token invalidated in src is gone here, too; the package
+// comment lists the functions of x/oauth2 that add a cache. x/oauth2 never reports a
+// refused token to a source, so the program has to invalidate the token, by
+// Pipeline.InvalidateStep say. requestforge.AuthTransport invalidates refused tokens and
+// replays the requests.
 //
-// The token comes without its refresh token. That one is for src to spend, and
-// a second holder would spend it twice, which servers that rotate them take
-// for theft. Extra has src's values, shared with everyone: don't change them.
+// The token has no refresh token. Only src may spend the refresh token: a second holder
+// would spend the refresh token twice, which servers with rotation take for theft. Extra
+// holds src's values, shared by all callers: don't modify the values.
 func TokenSource(ctx context.Context, src requestforge.TokenSource) oauth2.TokenSource {
 	if ctx == nil {
 		ctx = context.Background()

@@ -1,23 +1,25 @@
-// Where a request may go. The root module has the same rules for its own
-// fetchers; published modules use nothing internal of another module.
+// The origins that a request may go to. The root module has the same rules for its own
+// fetchers; a published module imports no internal package of another module.
 
 package oauth2source
 
 import (
+	"net/http"
 	"net/netip"
 	"net/url"
 	"strings"
 )
 
-// sameOrigin reports whether a and b, http or https URLs, have the same scheme,
-// host and port. Two spellings of one host that differ by more than the case of
-// ASCII letters are not the same.
+// sameOrigin reports whether a and b, http or https URLs, have the same scheme, host and
+// port. Hosts compare equal only if their spellings differ in nothing but the case of ASCII
+// letters.
 func sameOrigin(a, b *url.URL) bool {
 	x, y := origin(a), origin(b)
 	return x != "" && x == y
 }
 
-// origin is u's scheme, host and port in one spelling, "" if u has none.
+// origin returns u's scheme, host and port in a canonical spelling, or "" if u has no host
+// or another scheme.
 func origin(u *url.URL) string {
 	port := u.Port()
 	switch {
@@ -33,8 +35,8 @@ func origin(u *url.URL) string {
 	return u.Scheme + "://" + lower(u.Hostname()) + " " + port // no host holds a blank
 }
 
-// lower is host in lower case. Only ASCII letters change: others have
-// look-alikes. The zone of an IPv6 address, behind %, stays as it is.
+// lower returns host in lower case. Only ASCII letters change, since other letters have
+// look-alikes. The zone of an IPv6 address, behind %, stays unchanged.
 func lower(host string) string {
 	if strings.Contains(host, "%") {
 		return host
@@ -47,12 +49,33 @@ func lower(host string) string {
 	}, host)
 }
 
-// loopback reports whether the host of u is this machine by its spelling:
-// localhost, or a loopback address without a zone.
+// loopback reports whether the spelling of u's host means this machine: localhost in lower
+// case, or a loopback address without a zone. net/http sends LocalHost to a proxy of the
+// environment.
 func loopback(u *url.URL) bool {
-	if lower(u.Hostname()) == "localhost" {
+	if u.Hostname() == "localhost" {
 		return true
 	}
 	ip, err := netip.ParseAddr(u.Hostname())
 	return err == nil && ip.Zone() == "" && ip.Unmap().IsLoopback()
+}
+
+// proxied reports whether base sends req through a proxy. proxied can see the proxy of an
+// *http.Transport, also below layers with a method Unwrap.
+func proxied(base http.RoundTripper, req *http.Request) bool {
+	for range 100 { // an Unwrap may return its own receiver
+		if t, ok := base.(*http.Transport); ok {
+			if t == nil || t.Proxy == nil {
+				return false
+			}
+			proxy, err := t.Proxy(req)
+			return err == nil && proxy != nil
+		}
+		layer, ok := base.(interface{ Unwrap() http.RoundTripper })
+		if !ok {
+			break
+		}
+		base = layer.Unwrap()
+	}
+	return false
 }

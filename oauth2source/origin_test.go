@@ -1,6 +1,7 @@
 package oauth2source
 
 import (
+	"net/http"
 	"net/url"
 	"testing"
 )
@@ -51,14 +52,41 @@ func TestSameOrigin(t *testing.T) {
 
 func TestLoopback(t *testing.T) {
 	for host, want := range map[string]bool{
-		"localhost": true, "LocalHost:8080": true, "127.0.0.1": true, "127.255.0.9:80": true,
+		"localhost": true, "localhost:8080": true, "LocalHost:8080": false, "LOCALHOST": false, "127.0.0.1": true, "127.255.0.9:80": true,
 		"[::1]": true, "[0:0:0:0:0:0:0:1]:8080": true, "[::ffff:127.0.0.1]": true,
 		"": false, "localhost.": false, "a.localhost": false, "localhost.evil.com": false, "localhost@evil.test": false,
-		"localho\u017ft": false, "127.1": false, "127.0.0.01": false, "2130706433": false, "0x7f000001": false, "0.0.0.0": false,
+		"localho\u017ft": false, "127.1": false, "0x7f.1": false, "127.0.0.01": false, "2130706433": false, "0x7f000001": false, "0.0.0.0": false,
 		"10.0.0.1": false, "[::]": false, "[::1%25lo]": false, "[fe80::1]": false,
 	} {
 		if got := loopback(parsed(t, "http://"+host+"/")); got != want {
 			t.Errorf("%s: got %v", host, got)
+		}
+	}
+}
+
+type layer struct{ http.RoundTripper }
+
+func (l layer) Unwrap() http.RoundTripper { return l.RoundTripper }
+
+type circle struct{ http.RoundTripper }
+
+func (c circle) Unwrap() http.RoundTripper { return c }
+
+func TestProxied(t *testing.T) {
+	all := &http.Transport{Proxy: http.ProxyURL(parsed(t, "http://proxy.test"))}
+	for name, c := range map[string]struct {
+		base http.RoundTripper
+		want bool
+	}{
+		"a proxy for all": {all, true},
+		"below layers":    {layer{layer{all}}, true},
+		"no proxy":        {&http.Transport{}, false},
+		"not by itself":   {http.DefaultTransport, false},
+		"a circle":        {circle{}, false},
+		"nil":             {nil, false},
+	} {
+		if got := proxied(c.base, &http.Request{URL: parsed(t, "http://localhost/")}); got != c.want {
+			t.Errorf("%s: got %v", name, got)
 		}
 	}
 }

@@ -23,10 +23,10 @@ func Example() {
 	steps := srv.Steps()
 	metrics, traces := newMetrics(), newTracing() // providers of the SDK
 
-	// Below: a span for each send, to the API and to the auth server.
-	sends := otelhttp.NewTransport(http.DefaultTransport)
+	// Below: a span for each send, to the API and to the auth server, with its number.
+	sends := otelhttp.NewTransport(otelforge.ResendCount(http.DefaultTransport))
 	for _, step := range steps {
-		step.Fetcher.(*requestforge.BodyFetcher).Client = &http.Client{Transport: sends}
+		step.Fetcher.(*requestforge.HTTPFetcher).Client = &http.Client{Transport: sends}
 	}
 
 	telemetry, err := otelforge.New(otelforge.Config{
@@ -48,9 +48,10 @@ func Example() {
 	}
 	defer registration.Unregister()
 	transport, err := requestforge.NewTransport(requestforge.Config{
-		Base:    sends,
-		BaseURL: srv.URL,
-		Tokens:  tokens,
+		Base:      sends,
+		BaseURL:   srv.URL,
+		Source:    tokens,
+		AuthTrace: telemetry.AuthTrace(), // refusals and replays
 	})
 	if err != nil {
 		log.Fatal(err)
@@ -77,7 +78,7 @@ func Example() {
 	//     HTTP GET /orders 401 error.type=401
 	//     requestforge.fetch user
 	//       HTTP POST /user 200
-	//     HTTP GET /orders 200
+	//     HTTP GET /orders 200 resend_count=1
 }
 
 // otelhttp above requestforge: one span a request, whatever it takes.
@@ -88,7 +89,7 @@ func Example_otelhttpAbove() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	transport, err := requestforge.NewTransport(requestforge.Config{BaseURL: srv.URL, Tokens: tokens})
+	transport, err := requestforge.NewTransport(requestforge.Config{BaseURL: srv.URL, Source: tokens})
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -115,13 +116,13 @@ func Example_otelhttpBelow() {
 	sends := otelhttp.NewTransport(http.DefaultTransport)
 	steps := srv.Steps()
 	for _, step := range steps {
-		step.Fetcher.(*requestforge.BodyFetcher).Client = &http.Client{Transport: sends}
+		step.Fetcher.(*requestforge.HTTPFetcher).Client = &http.Client{Transport: sends}
 	}
 	tokens, err := requestforge.NewPipeline(requestforge.PipelineConfig{Steps: steps})
 	if err != nil {
 		log.Fatal(err)
 	}
-	transport, err := requestforge.NewTransport(requestforge.Config{Base: sends, BaseURL: srv.URL, Tokens: tokens})
+	transport, err := requestforge.NewTransport(requestforge.Config{Base: sends, BaseURL: srv.URL, Source: tokens})
 	if err != nil {
 		log.Fatal(err)
 	}

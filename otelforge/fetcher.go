@@ -1,5 +1,5 @@
-// One request for a token as a measurement and a span. The fetcher that makes
-// it keeps what NewPipeline looks for in it.
+// A request for a token as a measurement and a span. A fetcher that records still shows
+// NewPipeline the fetcher inside.
 
 package otelforge
 
@@ -33,15 +33,15 @@ const (
 	durationDescription = "Duration of requests for a token, each try of a fetch."
 )
 
-// newDuration has the buckets that the semantic conventions give
-// http.client.request.duration, so that the two can be put side by side.
+// newDuration has the buckets of http.client.request.duration in the semantic conventions,
+// so that both histograms can be compared.
 func newDuration(m metric.Meter) (metric.Float64Histogram, error) {
 	return m.Float64Histogram(durationName, metric.WithUnit(durationUnit), metric.WithDescription(durationDescription),
 		metric.WithExplicitBucketBoundaries(0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10))
 }
 
-// instrument returns f with a recorder around it. A missing fetcher stays as it
-// is, for NewPipeline to find.
+// instrument returns f with a recorder around f. A nil fetcher stays nil, for NewPipeline
+// to find.
 func (t *Telemetry) instrument(f requestforge.Fetcher, step, kind string) requestforge.Fetcher {
 	if f == nil || isNil(f) {
 		return f
@@ -51,11 +51,8 @@ func (t *Telemetry) instrument(f requestforge.Fetcher, step, kind string) reques
 		span:      "requestforge.fetch " + step,
 		attrs:     append(slices.Clip(t.attrs), stepKey.String(step), kindKey.String(kind)),
 	}
-	switch f := f.(type) {
-	case *requestforge.BodyFetcher:
-		return bodyFetcher{f, r}
-	case *requestforge.HeaderFetcher:
-		return headerFetcher{f, r}
+	if f, ok := f.(*requestforge.HTTPFetcher); ok {
+		return httpFetcher{f, r}
 	}
 	return fetcher{f, r}
 }
@@ -68,28 +65,18 @@ func isNil(f requestforge.Fetcher) bool {
 	return false
 }
 
-// bodyFetcher embeds, so that it has all the methods of a BodyFetcher: those
-// that keep its secrets from being printed, and those that NewPipeline finds
-// its mistakes with. The same goes for headerFetcher.
-type bodyFetcher struct {
-	*requestforge.BodyFetcher
+// httpFetcher embeds the HTTPFetcher and so has all its methods: the methods that hide
+// secrets from printing, and the methods by which NewPipeline finds mistakes.
+type httpFetcher struct {
+	*requestforge.HTTPFetcher
 	recorder *recorder
 }
 
-func (f bodyFetcher) Fetch(ctx context.Context, in requestforge.Input) (*requestforge.Token, error) {
-	return f.recorder.record(ctx, in, f.BodyFetcher)
+func (f httpFetcher) Fetch(ctx context.Context, in requestforge.Input) (*requestforge.Token, error) {
+	return f.recorder.record(ctx, in, f.HTTPFetcher)
 }
 
-type headerFetcher struct {
-	*requestforge.HeaderFetcher
-	recorder *recorder
-}
-
-func (f headerFetcher) Fetch(ctx context.Context, in requestforge.Input) (*requestforge.Token, error) {
-	return f.recorder.record(ctx, in, f.HeaderFetcher)
-}
-
-// fetcher is any other one.
+// fetcher wraps any Fetcher except an HTTPFetcher.
 type fetcher struct {
 	inner    requestforge.Fetcher
 	recorder *recorder
@@ -99,14 +86,9 @@ func (f fetcher) Fetch(ctx context.Context, in requestforge.Input) (*requestforg
 	return f.recorder.record(ctx, in, f.inner)
 }
 
-// Validate lets NewPipeline find the mistakes of a fetcher that knows of some,
-// as those of oauth2source do.
-func (f fetcher) Validate() error {
-	if v, ok := f.inner.(interface{ Validate() error }); ok {
-		return v.Validate()
-	}
-	return nil
-}
+// Unwrap returns the fetcher inside. NewPipeline checks that fetcher, and reads from it
+// whose tokens the fetcher brings.
+func (f fetcher) Unwrap() requestforge.Fetcher { return f.inner }
 
 // Format prints the type of the fetcher inside, whose fields may be secrets.
 func (f fetcher) Format(s fmt.State, _ rune) { fmt.Fprintf(s, "%T", f.inner) }
@@ -118,8 +100,8 @@ type recorder struct {
 	attrs []attribute.KeyValue
 }
 
-// record runs f and returns what it returns. A panic or a Goexit passes, and is
-// recorded.
+// record runs f and returns the result of f. A panic or a Goexit is recorded and passes
+// through.
 func (r *recorder) record(ctx context.Context, in requestforge.Input, f requestforge.Fetcher) (tok *requestforge.Token, err error) {
 	begun := time.Now()
 	ctx, span := r.start(ctx)
@@ -137,7 +119,7 @@ func (r *recorder) record(ctx context.Context, in requestforge.Input, f requestf
 	return tok, err
 }
 
-// start begins a span, if there is to be one.
+// start begins a span unless spans are disabled.
 func (r *recorder) start(ctx context.Context) (context.Context, trace.Span) {
 	if r.cfg.DisableSpans {
 		return ctx, noop.Span{}
@@ -154,18 +136,18 @@ func (r *recorder) start(ctx context.Context) (context.Context, trace.Span) {
 	return tracer.Start(ctx, r.span, trace.WithAttributes(r.attrs...))
 }
 
-// outcomeOf returns the attributes of a failure, none for a token.
+// outcomeOf returns the attributes of a failure, or nil for a token.
 func outcomeOf(tok *requestforge.Token, err error) []attribute.KeyValue {
 	if err == nil {
 		if tok == nil || tok.AccessToken == "" || !tok.Expiry.IsZero() && !tok.Expiry.After(time.Now()) {
-			// By the rules of a Fetcher that is an error, too.
+			// By the rules of a Fetcher such a token is an error.
 			return []attribute.KeyValue{semconv.ErrorTypeKey.String("invalid_token_response")}
 		}
 		return nil
 	}
 	status := 0
 	typ := ""
-	if auth, ok := errors.AsType[*requestforge.AuthError](err); ok && auth.Step == "" { // else it is another pipeline's
+	if auth, ok := errors.AsType[*requestforge.AuthError](err); ok && auth.Step == "" { // an AuthError with a step comes from another pipeline
 		if 100 <= auth.StatusCode && auth.StatusCode <= 599 {
 			status = auth.StatusCode
 		}
@@ -183,17 +165,16 @@ func outcomeOf(tok *requestforge.Token, err error) []attribute.KeyValue {
 	return attrs
 }
 
-// registered reports whether code is registered for OAuth: NewAuthError takes no
-// other code over. A fetcher that makes its AuthError itself may put anything
-// into Code.
+// registered reports whether code is registered for OAuth. NewAuthError takes over
+// registered codes only, but a fetcher that makes an AuthError itself may put anything into
+// Code.
 func registered(code string) bool {
 	body, err := json.Marshal(map[string]string{"error": code})
 	return err == nil && code != "" && requestforge.NewAuthError(nil, body, nil).Code == code
 }
 
-// errorType returns a word of a fixed set, or the status. The words for what
-// the network does are those of .NET's HTTP client: the semantic conventions
-// have none.
+// errorType returns a word of a fixed set, or the status. The semantic conventions have no
+// words for network failures, so errorType uses the words of .NET's HTTP client.
 func errorType(status int, err error) string {
 	if status >= 400 {
 		return strconv.Itoa(status)

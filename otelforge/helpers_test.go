@@ -47,7 +47,7 @@ func listen(t *testing.T, sim *authtest.Simulator, wrap func(http.Handler) http.
 func through(rt http.RoundTripper, steps []requestforge.Step) []requestforge.Step {
 	for _, s := range steps {
 		for _, f := range []requestforge.Fetcher{s.Fetcher, s.Refresh} {
-			if f, ok := f.(*requestforge.BodyFetcher); ok {
+			if f, ok := f.(*requestforge.HTTPFetcher); ok {
 				f.Client = &http.Client{Transport: rt}
 			}
 		}
@@ -82,7 +82,7 @@ func (tr *tracing) http(rt http.RoundTripper) http.RoundTripper {
 
 // tree is every span below its parent, in the order in which they began. A
 // span of HTTP has its path and status beside its name, a failed one what went
-// wrong; one that hasn't ended is marked.
+// wrong, and a resend its count; one that hasn't ended is marked.
 func (tr *tracing) tree() string {
 	var b strings.Builder
 	var list func(parent trace.SpanID, indent string)
@@ -100,6 +100,9 @@ func (tr *tracing) tree() string {
 			}
 			if failure := attr(s.Attributes(), "error.type"); failure.Type() != attribute.EMPTY {
 				b.WriteString(" error.type=" + failure.String())
+			}
+			if n := attr(s.Attributes(), "http.request.resend_count"); n.Type() != attribute.EMPTY {
+				b.WriteString(" resend_count=" + n.String())
 			}
 			if s.EndTime().IsZero() {
 				b.WriteString(" (not ended)")
@@ -181,7 +184,7 @@ func (m *metrics) collect(t *testing.T) map[string]metricdata.Metrics {
 // sends.
 func transport(t *testing.T, sim *authtest.Simulator, below http.RoundTripper, tokens requestforge.TokenSource) *requestforge.Transport {
 	t.Helper()
-	rt, err := requestforge.NewTransport(requestforge.Config{Base: below, BaseURL: sim.URL, Tokens: tokens})
+	rt, err := requestforge.NewTransport(requestforge.Config{Base: below, BaseURL: sim.URL, Source: tokens})
 	if err != nil {
 		t.Fatal(err)
 	}

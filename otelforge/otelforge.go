@@ -1,9 +1,9 @@
-// What goes to OpenTelemetry, and where. The counters are counters.go's, the
-// fetches fetcher.go's.
+// The package's configuration: where the telemetry goes. The counters are in counters.go,
+// the fetches in fetcher.go.
 
-// Package otelforge tells OpenTelemetry what a pipeline of requestforge does:
-// its counters, and each request for a token with its duration, its kind of
-// failure and a span.
+// Package otelforge reports to OpenTelemetry how a requestforge pipeline works: the
+// pipeline's counters, each request for a token with duration, kind of failure and span,
+// and how an AuthTransport handles refused requests.
 //
 //	telemetry, err := otelforge.New(otelforge.Config{Pipeline: "shop"})
 //	// …
@@ -14,16 +14,23 @@
 //	registration, err := telemetry.Register(pipeline)
 //	// …
 //	defer registration.Unregister()
+//	// …
+//	transport, err := requestforge.NewTransport(requestforge.Config{
+//		Source:    pipeline,
+//		AuthTrace: telemetry.AuthTrace(),
+//	})
 //
-// The README lists the instruments. Names, units and attributes follow the
-// OpenTelemetry semantic conventions. An attribute is the name of a pipeline or
-// a step, a status, or one of a fixed set of words; no message of an error
-// and nothing that was sent or received is ever one.
+// The README lists the instruments. Names, units and attributes follow the OpenTelemetry
+// semantic conventions. An attribute is the name of a pipeline or a step, a status, or one
+// of a fixed set of words. Subjects, error messages and the contents of requests and
+// responses never become attributes. In a pipeline of many subjects, Carry puts the fetches
+// of shared steps into a trace.
 //
-// What happens to the HTTP requests themselves is the business of
-// go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp. It goes above
-// requestforge, for one span a request, or below, for one span a send, or
-// both; the README and the examples show which span is whose child.
+// For the HTTP requests themselves, use
+// go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp. Above requestforge,
+// otelhttp makes one span a request; below requestforge, one span a send. Both may be used
+// together: the README and the examples show which span is the parent of which. ResendCount
+// adds the number of the send to the spans below.
 package otelforge
 
 import (
@@ -41,49 +48,50 @@ import (
 // ScopeName is the name of the instrumentation scope of everything here.
 const ScopeName = "github.com/requestforge/requestforge/otelforge"
 
-// The attributes of our own. The others are error.type and
-// http.response.status_code, as in the semantic conventions.
+// The attributes defined by this package. error.type and http.response.status_code come
+// from the semantic conventions.
 const (
 	pipelineKey = attribute.Key("requestforge.pipeline")
 	stepKey     = attribute.Key("requestforge.step")
 	kindKey     = attribute.Key("requestforge.fetch.kind")
+	replayKey   = attribute.Key("requestforge.replay.reason")
+	gaveUpKey   = attribute.Key("requestforge.gave_up.reason")
 )
 
-// Config says where telemetry goes. The zero value sends it to the global
-// providers.
+// Config says where the telemetry goes. The zero value uses the global providers.
 type Config struct {
-	// Pipeline is the attribute requestforge.pipeline of everything that
-	// is recorded. It tells the pipelines of a process apart, so it is one
-	// of few, such as the name of a service; the name of a user is not. ""
-	// leaves the attribute out, which will do for one pipeline. The
-	// counters of two with the same name are added up.
+	// Pipeline is the attribute requestforge.pipeline of every measurement and span. The
+	// attribute tells the pipelines of a process apart, so use a name with few values, such
+	// as the name of a service, and not the name of a user. "" leaves the attribute out,
+	// which is enough for one pipeline. The counters of two pipelines with the same name
+	// are added up.
 	Pipeline string
 
-	// MeterProvider takes the metrics. Nil means the global one, even if
-	// that is set later.
+	// MeterProvider takes the metrics. Nil means the global provider, even if the program
+	// sets the global provider later.
 	MeterProvider metric.MeterProvider
 
-	// TracerProvider takes the spans. Nil means that of the span in the
-	// fetch's context, as in otelhttp, or if there is none the global one.
+	// TracerProvider takes the spans. Nil means, as in otelhttp, the provider of the span
+	// in the fetch's context, or the global provider if the context has no span.
 	TracerProvider trace.TracerProvider
 
-	// DisableSpans begins no spans. (A TracerProvider that does nothing
-	// isn't the same: otelhttp below would take it over.)
+	// DisableSpans begins no spans. (A no-op TracerProvider isn't the same: otelhttp below
+	// would use the no-op provider, too.)
 	DisableSpans bool
 }
 
-// Telemetry is the instrumentation of one pipeline. It is safe for concurrent
-// use.
+// Telemetry is the instrumentation of one pipeline. A Telemetry is safe for concurrent use.
 type Telemetry struct {
 	cfg      Config
 	attrs    []attribute.KeyValue // of everything
 	meter    metric.Meter
 	counters counters
 	duration metric.Float64Histogram
+	requests requests
 }
 
-// New returns a Telemetry with all its instruments. An error means that the
-// MeterProvider refused some of them.
+// New returns a Telemetry with all instruments. An error means that the MeterProvider
+// refused some of the instruments.
 func New(cfg Config) (*Telemetry, error) {
 	if cfg.MeterProvider == nil {
 		cfg.MeterProvider = otel.GetMeterProvider()
@@ -95,44 +103,43 @@ func New(cfg Config) (*Telemetry, error) {
 	if cfg.Pipeline != "" {
 		t.attrs = []attribute.KeyValue{pipelineKey.String(cfg.Pipeline)}
 	}
-	var errs [2]error
+	var errs [3]error
 	t.counters, errs[0] = newCounters(t.meter)
 	t.duration, errs[1] = newDuration(t.meter)
+	t.requests, errs[2] = newRequests(t.meter)
 	if err := errors.Join(errs[:]...); err != nil {
 		return nil, err
 	}
 	return t, nil
 }
 
-// Register makes the counters of p, those of its Stats method, observable:
-// they are read when the MeterProvider collects, and cost nothing otherwise.
+// Register makes the counters of p.Stats observable, and the time until the token of each
+// step expires. For a pipeline of many subjects, only shared steps have a time to expiry.
+// The MeterProvider reads p when it collects; between collections Register costs nothing.
 //
-// The caller unregisters what it registered, when it is done with p; closing p
-// doesn't, and until then the MeterProvider holds on to p. Shutting the
-// MeterProvider down ends it, too.
+// Call Unregister on the registration when the program is done with p. Closing p doesn't
+// unregister, and until then the MeterProvider keeps p in memory. Shutting the
+// MeterProvider down also ends the registration.
 func (t *Telemetry) Register(p *requestforge.Pipeline) (metric.Registration, error) {
 	if p == nil {
 		return nil, errors.New("requestforge: otelforge: Register: the pipeline is nil")
 	}
-	return t.counters.register(t.meter, t.attrs, p.Stats)
+	return t.counters.register(t.meter, t.attrs, p)
 }
 
-// Steps returns steps whose fetchers record, for each request for a token, its
-// duration and a span "requestforge.fetch" with the name of the step. The
-// argument stays as it is. Call it last, with steps that are otherwise
-// complete, and once.
+// Steps returns a copy of steps whose fetchers record, for each request for a token, the
+// duration and a span "requestforge.fetch" followed by the name of the step. Call Steps
+// once, as the last change to the steps. The argument isn't modified.
 //
-// Each try of a fetch is a request of its own. It is recorded when the fetcher
-// returns, which for one that is deaf to its context may be long after the
-// pipeline has left it behind. The span is a child of the span of the caller
-// who set off the fetch, even if that ends before; it is the parent of the spans
-// that the fetcher begins.
+// Each try of a fetch is a request of its own. The request is recorded when the fetcher
+// returns. A fetcher that ignores its context may return long after the pipeline stopped
+// waiting. The span is a child of the span of the caller who set off the fetch, even if the
+// caller's span ends first, and the parent of the spans that the fetcher begins.
 //
-// A *requestforge.BodyFetcher or *requestforge.HeaderFetcher is checked by
-// NewPipeline as ever. One inside a fetcher type of your own is checked only
-// when it fetches. A step prints the name of a type here for its fetcher's. And
-// processes that share their failures through a storage do so only if all or
-// none of them use Steps.
+// NewPipeline still checks a *requestforge.HTTPFetcher, also inside a custom fetcher type
+// with a method Unwrap() requestforge.Fetcher. A printed step names a type of this package
+// as the type of its fetcher. Processes that share failures through a storage must either
+// all use Steps or all leave Steps out, or the failures aren't shared.
 func (t *Telemetry) Steps(steps []requestforge.Step) []requestforge.Step {
 	out := make([]requestforge.Step, len(steps))
 	for i, step := range steps {

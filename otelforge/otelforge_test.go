@@ -95,7 +95,7 @@ func TestCountersShowTheStatsOfTheirPipeline(t *testing.T) {
 		{"requestforge.fetch.sent", "user", 2},
 		{"requestforge.fetch.failed", "user", 0},
 		{"requestforge.token.invalidated", "", 1},
-		{"requestforge.token.spared", "", 0},
+		{"requestforge.refusal.ignored", "", 0},
 	} {
 		attrs := []attribute.KeyValue{shop}
 		if tt.step != "" {
@@ -271,7 +271,7 @@ func TestErrorTypeIsOneOfFewWords(t *testing.T) {
 	canceled, cancel := context.WithCancel(t.Context())
 	cancel()
 	ask := func(ctx context.Context, url string) error {
-		_, err := (&requestforge.BodyFetcher{URL: url, Client: &http.Client{Transport: &http.Transport{}}}).Fetch(ctx, requestforge.Input{})
+		_, err := (&requestforge.HTTPFetcher{URL: url, Client: &http.Client{Transport: &http.Transport{}}}).Fetch(ctx, requestforge.Input{})
 		return err
 	}
 	auth := func(status int, code string) *requestforge.AuthError {
@@ -400,18 +400,17 @@ func (mistaken) Validate() error { return errors.New("TokenURL: empty") }
 func TestStepsLeaveMistakesToNewPipeline(t *testing.T) {
 	good := requestforge.FetcherFunc(func(context.Context, requestforge.Input) (*requestforge.Token, error) { return nil, nil })
 	for name, steps := range map[string][]requestforge.Step{
-		"BodyFetcher":       {{Name: "user", Fetcher: &requestforge.BodyFetcher{URL: "http://auth.example.com", TokenField: "a..b"}}},
-		"HeaderFetcher":     {{Name: "user", Fetcher: &requestforge.HeaderFetcher{}}},
-		"Refresh":           {{Name: "user", Fetcher: good, Refresh: &requestforge.BodyFetcher{}}},
-		"HeaderFrom":        {{Name: "user", Fetcher: &requestforge.BodyFetcher{URL: "https://auth.example.com", HeaderFrom: map[string]string{"X-App": "app"}}}},
-		"HeaderFrom 2":      {{Name: "user", Fetcher: &requestforge.HeaderFetcher{URL: "https://auth.example.com", TokenHeader: "X", HeaderFrom: map[string]string{"X-App": "app"}}}},
-		"a fetcher's own":   {{Name: "user", Fetcher: mistaken{}}},
-		"no fetcher":        {{Name: "user"}},
-		"nil BodyFetcher":   {{Name: "user", Fetcher: (*requestforge.BodyFetcher)(nil)}},
-		"nil HeaderFetcher": {{Name: "user", Fetcher: (*requestforge.HeaderFetcher)(nil)}},
-		"nil FetcherFunc":   {{Name: "user", Fetcher: requestforge.FetcherFunc(nil)}},
-		"nil Refresh":       {{Name: "user", Fetcher: good, Refresh: (*requestforge.BodyFetcher)(nil)}},
-		"no steps":          nil,
+		"HTTPFetcher":     {{Name: "user", Fetcher: &requestforge.HTTPFetcher{URL: "http://auth.example.com", TokenField: "a..b"}}},
+		"empty":           {{Name: "user", Fetcher: &requestforge.HTTPFetcher{}}},
+		"Refresh":         {{Name: "user", Fetcher: good, Refresh: &requestforge.HTTPFetcher{}}},
+		"HeaderFrom":      {{Name: "user", Fetcher: &requestforge.HTTPFetcher{URL: "https://auth.example.com", HeaderFrom: map[string]string{"X-App": "app"}}}},
+		"HeaderFrom 2":    {{Name: "user", Fetcher: &requestforge.HTTPFetcher{URL: "https://auth.example.com", TokenHeader: "X", HeaderFrom: map[string]string{"X-App": "app"}}}},
+		"a fetcher's own": {{Name: "user", Fetcher: mistaken{}}},
+		"no fetcher":      {{Name: "user"}},
+		"nil HTTPFetcher": {{Name: "user", Fetcher: (*requestforge.HTTPFetcher)(nil)}},
+		"nil FetcherFunc": {{Name: "user", Fetcher: requestforge.FetcherFunc(nil)}},
+		"nil Refresh":     {{Name: "user", Fetcher: good, Refresh: (*requestforge.HTTPFetcher)(nil)}},
+		"no steps":        nil,
 	} {
 		_, want := requestforge.NewPipeline(requestforge.PipelineConfig{Steps: steps})
 		_, got := requestforge.NewPipeline(requestforge.PipelineConfig{
@@ -424,7 +423,7 @@ func TestStepsLeaveMistakesToNewPipeline(t *testing.T) {
 }
 
 func TestStepsReturnsACopy(t *testing.T) {
-	steps := []requestforge.Step{{Name: "user", Fetcher: &requestforge.BodyFetcher{URL: "https://auth.example.com"}, TTL: time.Hour}}
+	steps := []requestforge.Step{{Name: "user", Fetcher: &requestforge.HTTPFetcher{URL: "https://auth.example.com"}, TTL: time.Hour}}
 	before := slices.Clone(steps)
 	got := newTelemetry(t, otelforge.Config{MeterProvider: newMetrics()}).Steps(steps)
 	if !reflect.DeepEqual(steps, before) {
@@ -438,8 +437,8 @@ func TestStepsReturnsACopy(t *testing.T) {
 func TestRecordedFetchersPrintNoSecret(t *testing.T) {
 	const secret = "s3cret"
 	steps := newTelemetry(t, otelforge.Config{MeterProvider: newMetrics()}).Steps([]requestforge.Step{
-		{Name: "body", Fetcher: &requestforge.BodyFetcher{URL: "https://auth.example.com", JSON: map[string]string{"password": secret}}},
-		{Name: "header", Fetcher: &requestforge.HeaderFetcher{URL: "https://auth.example.com", Header: http.Header{"X-Key": {secret}}}},
+		{Name: "body", Fetcher: &requestforge.HTTPFetcher{URL: "https://auth.example.com", JSON: map[string]string{"password": secret}}},
+		{Name: "header", Fetcher: &requestforge.HTTPFetcher{URL: "https://auth.example.com", Header: http.Header{"X-Key": {secret}}}},
 		{Name: "own", Fetcher: ownFetcher{Password: secret}},
 	})
 	var printed strings.Builder
@@ -481,7 +480,7 @@ func TestStepsShareFailuresUntilASecretChanges(t *testing.T) {
 	sim.Fail("app", authtest.Fault{Status: 400, Body: `{"error": "invalid_client"}`})
 	ask := func(secret string) int {
 		steps := sim.Steps()
-		steps[0].Fetcher.(*requestforge.BodyFetcher).ClientAuth.Secret = secret
+		steps[0].Fetcher.(*requestforge.HTTPFetcher).ClientAuth.Secret = secret
 		p, err := requestforge.NewPipeline(requestforge.PipelineConfig{
 			Steps:   newTelemetry(t, otelforge.Config{MeterProvider: newMetrics()}).Steps(steps),
 			Storage: shared,
@@ -536,8 +535,14 @@ func TestReadmeListsTheInstruments(t *testing.T) {
 	if _, err := tokens.Token(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	trace := telemetry.AuthTrace()
+	get(t, t.Context(), &http.Client{Transport: traced(t, sim, tokens, trace)}, "/orders")
+	sim.Revoke("user")
+	get(t, t.Context(), &http.Client{Transport: traced(t, sim, tokens, trace)}, "/orders") // replayed
 	sim.Fail("user", authtest.Fault{Status: 400})
-	tokens.Refresh(t.Context()) // for the attributes of a failure
+	sim.Revoke("user")
+	get(t, t.Context(), &http.Client{Transport: traced(t, sim, tokens, trace)}, "/orders") // given up
+	tokens.Refresh(t.Context())                                                            // for the attributes of a failure
 
 	var instruments []string
 	all := map[string]bool{}
@@ -552,6 +557,14 @@ func TestReadmeListsTheInstruments(t *testing.T) {
 		switch data := metric.Data.(type) {
 		case metricdata.Sum[int64]:
 			kind = "counter"
+			if !data.IsMonotonic {
+				kind = "up-down counter"
+			}
+			for _, p := range data.DataPoints {
+				note(p.Attributes)
+			}
+		case metricdata.Gauge[float64]:
+			kind = "gauge"
 			for _, p := range data.DataPoints {
 				note(p.Attributes)
 			}
@@ -566,7 +579,7 @@ func TestReadmeListsTheInstruments(t *testing.T) {
 			strings.Join(slices.Sorted(maps.Keys(keys)), ", "), metric.Description))
 	}
 	readme := read(t, "README.md")
-	got := regexp.MustCompile("(?m)^\\| `[^`]*` \\| (counter|histogram) .*$").FindAllString(readme, -1)
+	got := regexp.MustCompile("(?m)^\\| `[^`]*` \\| (counter|up-down counter|gauge|histogram) .*$").FindAllString(readme, -1)
 	slices.Sort(instruments)
 	slices.Sort(got)
 	if !slices.Equal(got, instruments) {

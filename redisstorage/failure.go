@@ -1,4 +1,5 @@
-// Failures of the auth server, shared so that it isn't asked by every process.
+// Failures of the auth server, shared so that one failing process spares the auth server
+// the requests of the others.
 
 package redisstorage
 
@@ -20,8 +21,8 @@ type failureWire struct {
 	Permanent   bool   `json:"permanent"`
 }
 
-// LoadFailure implements [requestforge.FailureStorage]. What can't be read as
-// a failure counts as none.
+// LoadFailure implements [requestforge.FailureStorage]. An unreadable failure counts
+// as missing.
 func (s *Storage) LoadFailure(ctx context.Context, key string) (requestforge.Failure, error) {
 	reply, err := s.run(ctx, loadFailureScript, "load failure of", []string{key}, []string{s.failureName(key)})
 	if err != nil || reply == nil {
@@ -42,7 +43,7 @@ func (s *Storage) LoadFailure(ctx context.Context, key string) (requestforge.Fai
 		StatusCode:  w.Status,
 		Code:        w.Code,
 		Permanent:   w.Permanent,
-		Left:        time.Duration(left) * time.Millisecond,
+		Left:        time.Duration(min(left, maxLife.Milliseconds())) * time.Millisecond,
 	}, nil
 }
 
@@ -61,9 +62,9 @@ func (s *Storage) SaveFailure(ctx context.Context, key string, f requestforge.Fa
 		if f.Left <= 0 {
 			return s.client.Del(ctx, name).Result()
 		}
-		// PX whatever the duration: go-redis would choose EX for whole seconds.
-		ms := int64((f.Left + time.Millisecond - 1) / time.Millisecond)
-		return s.client.SetArgs(ctx, name, text, redis.SetArgs{TTL: time.Duration(ms) * time.Millisecond}).Result()
+		// Whole milliseconds, rounded up: Redis knows nothing shorter.
+		ms := (min(f.Left, maxLife) + time.Millisecond - 1) / time.Millisecond
+		return s.client.SetArgs(ctx, name, text, redis.SetArgs{TTL: ms * time.Millisecond}).Result()
 	})
 	if err != nil {
 		return named(op, []string{key}, err)

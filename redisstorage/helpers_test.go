@@ -74,14 +74,20 @@ func record(key, access string) requestforge.Record {
 // save saves a record over what is there, and expects that to work.
 func save(t testing.TB, s requestforge.Storage, r requestforge.Record) requestforge.Entry {
 	t.Helper()
-	var seen uint64
-	if e := load(t, s, r.Key); e.Record != nil {
-		seen = e.Record.Stamp
-	}
-	e, err := s.Save(t.Context(), r.Key, r, seen)
+	e, err := s.Save(t.Context(), r.Key, r, load(t, s, r.Key).Version())
 	require.NoError(t, err)
 	require.NotNil(t, e.Record)
 	require.Equal(t, r.Token.AccessToken, e.Record.Token.AccessToken)
+	return e
+}
+
+// remove deletes what is there, and expects that to work.
+func remove(t testing.TB, s requestforge.Storage, key string) requestforge.Entry {
+	t.Helper()
+	e, err := s.Delete(t.Context(), key, load(t, s, key).Version())
+	require.NoError(t, err)
+	require.Nil(t, e.Record)
+	require.NotZero(t, e.Gone)
 	return e
 }
 
@@ -92,6 +98,9 @@ func load(t testing.TB, s requestforge.Storage, key string) requestforge.Entry {
 	require.Len(t, entries, 1)
 	return entries[0]
 }
+
+// prefixOf returns a pipeline's key up to the colon that ends its prefix.
+func prefixOf(key string) string { return key[:strings.LastIndexByte(key, ':')+1] }
 
 // eventually waits until ok.
 func eventually(t testing.TB, what string, ok func() bool) {

@@ -1,5 +1,5 @@
-// One fetch across processes: a lock that is a key with an expiry, put off as
-// long as its owner lives.
+// One fetch across processes: a lock is a key with an expiry, which a living owner keeps
+// postponing.
 
 package redisstorage
 
@@ -15,8 +15,8 @@ import (
 	"github.com/requestforge/requestforge"
 )
 
-// TryLock implements [requestforge.Locker]. The lease is renewed in the
-// background until Unlock, or until it is lost; see [Options].LeaseTTL.
+// TryLock implements [requestforge.Locker]. The lease is renewed in the background until
+// Unlock or until the lock is lost; see [Options].LeaseTTL.
 func (s *Storage) TryLock(ctx context.Context, key string) (requestforge.Lease, bool, error) {
 	const op = "lock"
 	if err := ctx.Err(); err != nil {
@@ -41,8 +41,8 @@ func (s *Storage) TryLock(ctx context.Context, key string) (requestforge.Lease, 
 			}
 		case <-ctx.Done():
 		}
-		// The server may have given a lease that nobody has. It would
-		// be in everyone's way until it expires.
+		// The server may have given the lock to this call after the caller left. Until
+		// the lock expires no process could fetch.
 		l.abandon()
 	}()
 	select {
@@ -68,33 +68,33 @@ type lease struct {
 	storage *Storage
 	name    string // in Redis
 	key     string
-	owner   string // of this lease alone
+	owner   string // unique to this lease
 
 	ctx    context.Context // ends with Unlock or the loss
 	cancel context.CancelFunc
 	done   chan struct{} // closed with the loss
 
 	mu       sync.Mutex
-	until    time.Time // the lock is sure to be ours before it; guarded by mu
+	until    time.Time // until then this lease surely has the lock; guarded by mu
 	lost     bool      // done is closed; guarded by mu
 	released bool      // guarded by mu
 }
 
-// sure is how long after a renewal was sent the lock is certainly still ours.
-// The server counts its time from when it got the renewal, which is later, but
-// by another clock: hence a tenth less.
+// sure returns how long after sending a renewal this lease surely has the lock. The
+// server counts from the arrival of the renewal, which is later, but with another clock;
+// hence a tenth less than the TTL.
 func (l *lease) sure() time.Duration { return l.storage.leaseTTL / 10 * 9 }
 
-// Done returns a channel that is closed before anybody else can hold the lock.
-// It looks at the clock, too: in a process that was stopped, the goroutine that
-// waits for the end of the lease may be the last to run.
+// Done returns a channel that is closed before another process can hold the lock. Done
+// also checks the clock: in a process that was stopped, the goroutine that waits for the
+// end of the lease may be the last to run.
 func (l *lease) Done() <-chan struct{} {
 	l.left()
 	return l.done
 }
 
-// left returns for how long the lock is sure to be ours. If that is over, the
-// lease is lost.
+// left returns how long this lease surely has the lock. If no time is left, the lease is
+// lost.
 func (l *lease) left() time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -139,7 +139,7 @@ func (l *lease) keep() {
 		l.mu.Lock()
 		switch {
 		case err != nil:
-			next = every / 10 // and perhaps it comes back in time
+			next = every / 10 // maybe the server comes back in time
 		case held:
 			l.until = begun.Add(l.sure())
 		case !l.released:
@@ -151,8 +151,8 @@ func (l *lease) keep() {
 	}
 }
 
-// Unlock implements [requestforge.Lease]. A lock that it fails to release
-// isn't renewed any more, and so ends with its lease.
+// Unlock implements [requestforge.Lease]. If the release fails, the lock expires within
+// Options.LeaseTTL, since nothing renews the lock any more.
 func (l *lease) Unlock(ctx context.Context) error {
 	l.cancel()
 	l.mu.Lock()
@@ -169,22 +169,22 @@ func (l *lease) Unlock(ctx context.Context) error {
 	return nil
 }
 
-// abandon releases a lock that this process may hold without knowing. It does
-// so twice: a server that was stopped answers its connections in any order, so
-// the first may have come before what it was to undo. By the time it was
-// answered that had arrived, too.
+// abandon releases a lock that this process may hold without knowing. A server that was
+// stopped reads its connections in any order, so the first release may run before the
+// TryLock. So abandon sends a second release after the answer to the first, when the
+// TryLock has surely arrived.
 func (l *lease) abandon() {
 	l.cancel()
 	ctx, cancel := context.WithTimeout(context.Background(), l.storage.leaseTTL)
 	defer cancel()
 	for range 2 {
 		if _, err := l.run(ctx, unlockScript); err != nil {
-			return // it expires
+			return // the lock expires
 		}
 	}
 }
 
-// run runs a script of locks. It returns no earlier than go-redis does.
+// run runs a script of locks. run returns only after go-redis returns.
 func (l *lease) run(ctx context.Context, script *redis.Script, args ...any) (bool, error) {
 	reply, err := script.Run(ctx, l.storage.client, []string{l.name}, append([]any{l.owner}, args...)...).Int64()
 	l.storage.learn(ctx, err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -60,7 +61,7 @@ func TestALockEndsWithItsProcess(t *testing.T) {
 	n := startNode(t)
 	s := newStorage(t, newClient(t, "", n.Addr), redisstorage.Options{LeaseTTL: time.Minute})
 	// What a process that was killed leaves behind; it lasts until we have looked.
-	require.NoError(t, n.Client().Set(t.Context(), lockName, "the late owner", 0).Err())
+	require.NoError(t, n.Client().Set(t.Context(), lockName, "the late owner", time.Minute).Err())
 	_, ok := tryLock(t, s)
 	require.False(t, ok)
 	require.NoError(t, n.Client().PExpire(t.Context(), lockName, 200*time.Millisecond).Err())
@@ -71,6 +72,54 @@ func TestALockEndsWithItsProcess(t *testing.T) {
 		}
 		return ok
 	})
+}
+
+// A lock that isn't one of ours holds nobody up for longer than one of ours, and isn't
+// read: without an expiry, with one of a year, with a value of any size.
+func TestALockWithoutExpiryIsTakenOver(t *testing.T) {
+	for name, c := range map[string]struct {
+		value  string
+		expiry time.Duration
+	}{
+		"no expiry":   {"somebody", 0},
+		"a year":      {"somebody", 365 * 24 * time.Hour},
+		"a long name": {strings.Repeat("x", 1<<20), 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := startNode(t)
+			s := newStorage(t, newClient(t, "", n.Addr), redisstorage.Options{LeaseTTL: 20 * time.Second})
+			require.NoError(t, n.Client().Set(t.Context(), lockName, c.value, c.expiry).Err())
+			_, ok := tryLock(t, s)
+			require.False(t, ok, "an owner that lives may notice")
+			left := n.Client().PTTL(t.Context(), lockName).Val()
+			require.Positive(t, left)
+			require.LessOrEqual(t, left, 2*time.Second)
+			_, ok = tryLock(t, s)
+			require.False(t, ok)
+			require.LessOrEqual(t, n.Client().PTTL(t.Context(), lockName).Val(), left, "asking again doesn't put it off")
+			require.NoError(t, n.Client().PExpire(t.Context(), lockName, time.Millisecond).Err())
+			eventually(t, "the lock is free", func() bool {
+				lease, ok := tryLock(t, s)
+				if ok {
+					require.NoError(t, lease.Unlock(t.Context()))
+				}
+				return ok
+			})
+		})
+	}
+}
+
+// An owner whose lock has lost its expiry puts it right with its next renewal.
+func TestALeaseWithoutExpiryIsRenewed(t *testing.T) {
+	n := startNode(t)
+	s := newStorage(t, newClient(t, "", n.Addr), redisstorage.Options{LeaseTTL: 500 * time.Millisecond})
+	lease, ok := tryLock(t, s)
+	require.True(t, ok)
+	require.NoError(t, n.Client().Persist(t.Context(), lockName).Err())
+	eventually(t, "it has an expiry again", func() bool {
+		return lost(lease) || n.Client().PTTL(t.Context(), lockName).Val() > 0
+	})
+	require.NoError(t, lease.Unlock(t.Context()))
 }
 
 func TestALeaseIsLostBeforeOthersCanHaveIt(t *testing.T) {

@@ -1,18 +1,20 @@
-// What things are called in Redis. All names of one pipeline are in one slot
+// The names of keys and channels in Redis. All names of a pipeline are in the same slot
 // of a Cluster.
 
 package redisstorage
 
 import "strings"
 
-// A key is a pipeline's prefix, a colon and a step; the last colon ends the
-// prefix. In Redis it is
+// A key is a pipeline's prefix, a colon and a step; the last colon ends the prefix. The
+// name of the key in Redis is
 //
 //	rf:token:{prefix}:step
 //
-// where the braces make Cluster choose the slot by the prefix alone. A key
-// without a colon is all prefix. Braces in a prefix are escaped, so that the
-// tag ends where the prefix does and different keys have different names.
+// where the braces make Cluster choose the slot by the prefix alone. In a key without a
+// colon, the prefix ends at the first slash, or at the end of the key. A subject's key is
+// a step's key followed by a slash and more, so both keys have the same prefix. Braces in
+// a prefix are escaped, so that the hash tag ends with the prefix and different keys have
+// different names.
 func (s *Storage) name(kind, key string) string {
 	prefix, step := split(key)
 	return s.namespace + ":" + kind + ":{" + tag(prefix) + "}" + step
@@ -22,24 +24,35 @@ func (s *Storage) tokenName(key string) string   { return s.name("token", key) }
 func (s *Storage) lockName(key string) string    { return s.name("lock", key) }
 func (s *Storage) failureName(key string) string { return s.name("failure", key) }
 
-// channel is where the revocations of key's pipeline are told.
+// channel returns the channel for the revocations of key's pipeline.
 func (s *Storage) channel(key string) string {
 	prefix, _ := split(key)
 	return s.namespace + ":revoked:{" + tag(prefix) + "}"
 }
 
-// split divides key before its last colon.
+// split divides key before the last colon, or before the first slash if there is no
+// colon.
 func split(key string) (prefix, step string) {
-	if i := strings.LastIndexByte(key, ':'); i >= 0 {
-		return key[:i], key[i:]
+	i := strings.LastIndexByte(key, ':')
+	if i < 0 {
+		i = strings.IndexByte(key, '/')
 	}
-	return key, ""
+	if i < 0 {
+		return key, ""
+	}
+	return key[:i], key[i:]
+}
+
+// ofSubject reports whether key belongs to a subject of the step whose key is step.
+func ofSubject(key, step string) bool {
+	more, ok := strings.CutPrefix(key, step)
+	return ok && len(more) > 1 && more[0] == '/' && strings.IndexByte(more, ':') < 0
 }
 
 var escapes = strings.NewReplacer("%", "%25", "{", "%7B", "}", "%7D")
 
-// tag is prefix as a hash tag. An empty tag would be none, and % alone is
-// nothing's escape.
+// tag returns prefix as a hash tag. Redis ignores an empty tag, so "%" stands for an
+// empty prefix; no escaped prefix is "%".
 func tag(prefix string) string {
 	if prefix == "" {
 		return "%"
@@ -53,13 +66,13 @@ func sameSlot(a, b string) bool {
 	return prefixA == prefixB
 }
 
-// slot is a group of keys that one script can work on.
+// slot is a group of keys in the same slot, which a script can work on together.
 type slot struct {
 	keys, names []string
 	at          []int // where in the caller's list they are
 }
 
-// bySlot groups keys by prefix. A pipeline has one.
+// bySlot groups keys by prefix. The keys of a pipeline are one group.
 func (s *Storage) bySlot(keys []string) []*slot {
 	var slots []*slot
 	byPrefix := make(map[string]*slot, 1)

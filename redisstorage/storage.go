@@ -1,8 +1,8 @@
-// The storage as a Pipeline sees it. What runs on the server is scripts.go's,
-// locks are lease.go's, pushes are watch.go's, shared failures are failure.go's.
+// The storage as a Pipeline sees it. The server's scripts are in scripts.go, locks in
+// lease.go, pushes in watch.go, shared failures in failure.go.
 
-// Package redisstorage keeps the tokens of requestforge in Redis, so that many
-// processes share one login.
+// Package redisstorage keeps the tokens of requestforge in Redis, so that many processes
+// share one login.
 //
 //	client := redis.NewUniversalClient(&redis.UniversalOptions{Addrs: addrs})
 //	storage, err := redisstorage.New(client, redisstorage.Options{})
@@ -12,31 +12,53 @@
 //		Storage: storage,
 //	})
 //
-// It works with a single node, with Sentinel and with Cluster, where all keys
-// of a pipeline are in one hash slot. Redis has to be 7.0 or later.
+// The client may be for a single node, for Sentinel or for Cluster, where all keys of a
+// pipeline are in one hash slot. Redis has to be 7.0 or later.
 //
-// # What it promises, and what Redis doesn't
+// # Guarantees, and the limits of Redis
 //
-// Each operation is one script on the server, and so atomic. Reads go to
-// primaries: a replica that is asked refuses. A token and its mark are one
-// key, evicted together.
+// Each operation is one script on the server, and so atomic. Reads go to primaries: a
+// replica refuses the scripts. A token and its mark are one key, evicted together.
 //
-// Redis replicates after it has answered. A failover can lose what was written
-// last. A lost token is fetched again, a lost mark is written again by any
-// process that knows it, and a lost lock can let two processes fetch at once.
+// Redis replicates after answering, so a failover can lose the latest writes. A lost
+// token is fetched again. A lost mark is written again by any process that knows the
+// mark. A lost lock can let two processes fetch at once.
 //
-// # Tokens are stored as they are
+// # Expiry
 //
-// Who can read the Redis can read the tokens, unless the Storage is wrapped in a
-// [github.com/requestforge/requestforge/sealedstorage.Storage].
+// Each key has an expiry. A record whose Keep is zero, or whose token has no expiry, is
+// dropped after 400 days without a Load. A mark or a tombstone without a record is
+// dropped after 30 days at the earliest.
+//
+// So the keys of a departed subject disappear by themselves, locks and failures included.
+// All keys of a pipeline are on one node of a Cluster, including the keys of all
+// subjects: spread very many subjects over pipelines with a KeyPrefix each.
+//
+// A key from elsewhere, such as an old copy of the database, may lack an expiry. A lock
+// without expiry, or with an expiry above an hour, is taken over after a tenth of
+// Options.LeaseTTL. A failure without expiry is deleted. A value longer than the longest
+// record (4 MiB) counts as missing and isn't read.
+//
+// # Tokens are not encrypted
+//
+// A client that can read the Redis can read the tokens, unless the Storage is wrapped in
+// a [github.com/requestforge/requestforge/sealedstorage.Storage].
 //
 // # Permissions
 //
-// A user of Redis needs the commands EVALSHA, EVAL, HMGET, HSET, GET, SET,
-// DEL, PTTL, PEXPIRE, PERSIST, PUBLISH, SUBSCRIBE, PING and ROLE, and for
-// Options.Namespace "rf" the keys ~rf:* and the channels &rf:*. Without EVAL
-// or EVALSHA nothing works. Without SUBSCRIBE revocations aren't pushed, and
-// without ROLE a client of a replica isn't noticed until it is used.
+// A user of Redis needs, for Options.Namespace "rf":
+//
+//	~rf:* &rf:* +eval +evalsha
+//	+hmget +hset +hstrlen +get +set +strlen +del +pttl +pexpire +publish
+//	+subscribe +unsubscribe +ping +role
+//
+// and for Cluster
+//
+//	+cluster|slots +command
+//
+// [New] names the missing permissions. Only ROLE and COMMAND can be left out: without
+// ROLE, New doesn't notice a replica that takes writes, and without COMMAND, go-redis
+// asks for COMMAND in vain.
 package redisstorage
 
 import (
@@ -53,31 +75,30 @@ import (
 	"github.com/requestforge/requestforge"
 )
 
-// Options are the choices of a Storage. The zero value is a good one.
+// Options are the settings of a Storage. The zero value is a good choice.
 type Options struct {
-	// Namespace is what each key and channel in Redis begins with, before
-	// a colon. It has no braces, which would have a meaning in Cluster.
-	// "" means "rf".
+	// Namespace begins the name of each key and channel in Redis, before a colon. Braces
+	// are a mistake, since Cluster gives braces a meaning. "" means "rf".
 	Namespace string
 
-	// LeaseTTL is how long a lock outlives a process that dies without a
-	// word: that long the others wait for it at most. A process that
-	// lives renews its lease three times as often. At least 100 ms; zero
-	// means 10 s.
+	// LeaseTTL is how long the lock of a killed process keeps the other processes from
+	// fetching. A living process renews its lease three times in LeaseTTL. LeaseTTL is
+	// between 100 ms and an hour; zero means 10 s.
 	LeaseTTL time.Duration
 }
 
-// Storage is a [requestforge.Storage] that also is a [requestforge.Locker], a
-// [requestforge.Watcher] and a [requestforge.FailureStorage]. It is safe for
-// concurrent use, and any number of them may share a client and a Redis.
+// Storage is a [requestforge.Storage], and also a [requestforge.Locker], a
+// [requestforge.Watcher] and a [requestforge.FailureStorage]. A Storage is safe for
+// concurrent use, and any number of Storages may share a client and a Redis.
 //
-// Each call returns when its context ends. What go-redis is doing then goes on
-// until its own timeouts; set ContextTimeoutEnabled in its options and it ends
-// with the context's deadline, too.
+// Each call returns when its context ends. The command of go-redis then goes on until
+// go-redis's own timeouts, or until the context's deadline if ContextTimeoutEnabled is
+// set in the options of go-redis.
 type Storage struct {
 	client    redis.UniversalClient
 	namespace string
 	leaseTTL  time.Duration
+	hub       hub
 }
 
 var (
@@ -91,31 +112,31 @@ const (
 	defaultNamespace = "rf"
 	defaultLeaseTTL  = 10 * time.Second
 	minLeaseTTL      = 100 * time.Millisecond
-
-	// roleTimeout bounds what New waits for Redis.
-	roleTimeout = 500 * time.Millisecond
+	maxLeaseTTL      = time.Hour // lockScript's, too
 
 	// maxStamp is requestforge's: Lua has only floating-point numbers.
 	maxStamp = 1<<53 - 1
 
-	// minLife is the shortest that a key lives once it was written, so
-	// that whoever races with a Save of an old record sees it.
+	// minLife is the shortest life of a key after a write, so that a process which races
+	// with the Save of an old record sees the record.
 	minLife = time.Minute
-	// maxLife stands for ever. Expiry times beyond it would overflow.
+	// maxLife stands for ever. Longer lives would overflow as expiry times.
 	maxLife = 100 * 365 * 24 * time.Hour
 )
 
-// New returns a Storage on client, which stays the caller's to close. The error
-// joins every mistake.
+// New returns a Storage on client. The caller closes client. The error joins all
+// mistakes.
 //
-// A client that reads from replicas is one, because a revoked token would be
-// used again until they have caught up. So is a [redis.Ring]: its processes
-// don't agree on which shard has a key while one of them can't be reached, so
-// that two hold one lock, and revoked tokens come back with the shard.
+// A client that reads from replicas is a mistake, because a replica may serve a revoked
+// token until the replica has caught up. A [redis.Ring] is a mistake, too: while a shard
+// can't be reached, the processes don't agree on the shard of a key. So two processes may
+// hold one lock, and revoked tokens come back with the shard.
 //
-// A client of a single node or of Sentinel is asked once for its server's
-// role, to find one that was pointed at a replica. That takes half a second at
-// most. A Redis that can't be reached is no error: it may be back later.
+// New asks the server for its role and, in a script that changes nothing, for the
+// permissions of the client's user. A replica, scripts without flags (Redis before 7.0)
+// and a missing permission are mistakes, and the error names the commands. The check
+// takes half a second at most. If Redis hasn't answered by then, New returns no error:
+// Redis may be back later, and each call reports its own error.
 func New(client redis.UniversalClient, opts Options) (*Storage, error) {
 	var errs []error
 	bad := func(format string, args ...any) {
@@ -130,8 +151,8 @@ func New(client redis.UniversalClient, opts Options) (*Storage, error) {
 	switch {
 	case opts.LeaseTTL == 0:
 		opts.LeaseTTL = defaultLeaseTTL
-	case opts.LeaseTTL < minLeaseTTL:
-		bad("Options.LeaseTTL is %v; it has to be %v at least, or 0 for %v", opts.LeaseTTL, minLeaseTTL, defaultLeaseTTL)
+	case opts.LeaseTTL < minLeaseTTL, opts.LeaseTTL > maxLeaseTTL:
+		bad("Options.LeaseTTL is %v; it has to be %v at least and %v at most, or 0 for %v", opts.LeaseTTL, minLeaseTTL, maxLeaseTTL, defaultLeaseTTL)
 	}
 	if v := reflect.ValueOf(client); !v.IsValid() || v.Kind() == reflect.Pointer && v.IsNil() {
 		bad("the client is nil")
@@ -141,7 +162,11 @@ func New(client redis.UniversalClient, opts Options) (*Storage, error) {
 	if len(errs) > 0 {
 		return nil, errors.Join(errs...)
 	}
-	return &Storage{client: client, namespace: opts.Namespace, leaseTTL: opts.LeaseTTL}, nil
+	s := &Storage{client: client, namespace: opts.Namespace, leaseTTL: opts.LeaseTTL}
+	if err := s.check(); err != nil {
+		return nil, err
+	}
+	return s, nil
 }
 
 // checkClient returns an error if client is known not to ask primaries only.
@@ -153,7 +178,7 @@ func checkClient(client redis.UniversalClient) error {
 			set  bool
 			name string
 		}{
-			// The routing ones first: they set ReadOnly, too.
+			// The routing options come first, since they also set ReadOnly.
 			{o.RouteByLatency, "RouteByLatency"},
 			{o.RouteRandomly, "RouteRandomly"},
 			{o.ReadOnly, "ReadOnly (or ReplicaOnly)"},
@@ -166,20 +191,12 @@ func checkClient(client redis.UniversalClient) error {
 		return errors.New("requestforge: redisstorage: the client is a Ring, whose shards have no failover and hold different tokens while one can't be reached; use a single node, Sentinel or Cluster")
 	case *redis.AutoPipeliner:
 		return errors.New("requestforge: redisstorage: the client is an AutoPipeliner, which hides what it reads from; use the client that it was made from")
-	case *redis.Client:
-		// A FailoverClient doesn't tell its options, so the server is asked.
-		ctx, cancel := context.WithTimeout(context.Background(), roleTimeout)
-		defer cancel()
-		reply, err := await(ctx, func() ([]any, error) { return c.Do(ctx, "ROLE").Slice() })
-		if err == nil && len(reply) > 0 && reply[0] == "slave" {
-			return errors.New("requestforge: redisstorage: the client talks to a replica, where a revoked token lives on until it has caught up; use a client that talks to the primary, without ReplicaOnly")
-		}
 	}
 	return nil
 }
 
-// Load implements [requestforge.Storage]. All keys of a pipeline take one round
-// trip. What can't be read as an entry counts as none.
+// Load implements [requestforge.Storage]. All keys of a pipeline, including the keys of
+// its subjects, take one round trip. An unreadable entry counts as missing.
 func (s *Storage) Load(ctx context.Context, keys ...string) ([]requestforge.Entry, error) {
 	entries := make([]requestforge.Entry, len(keys))
 	for _, group := range s.bySlot(keys) {
@@ -193,7 +210,7 @@ func (s *Storage) Load(ctx context.Context, keys ...string) ([]requestforge.Entr
 		}
 		for i, fields := range found {
 			f, ok := fields.([]any)
-			if !ok || len(f) != 3 {
+			if !ok || len(f) != fieldCount {
 				return nil, s.odd("load", group.keys[i:i+1])
 			}
 			entries[group.at[i]] = readFields(f).entry()
@@ -202,8 +219,7 @@ func (s *Storage) Load(ctx context.Context, keys ...string) ([]requestforge.Entr
 	return entries, nil
 }
 
-// Save implements [requestforge.Storage]. A stored record that can't be read
-// counts as missing.
+// Save implements [requestforge.Storage]. An unreadable stored record counts as missing.
 func (s *Storage) Save(ctx context.Context, key string, r requestforge.Record, seen uint64) (requestforge.Entry, error) {
 	data, err := r.MarshalBinary()
 	if err != nil {
@@ -216,38 +232,14 @@ func (s *Storage) Save(ctx context.Context, key string, r requestforge.Record, s
 			names = append(names, s.tokenName(ancestor))
 		}
 	}
-	expected := seen
-	// Once more for each unreadable record that somebody puts in the way.
-	for range 3 {
-		reply, err := s.run(ctx, saveScript, "save", []string{key}, names, expected, r.Stamp, own, others, data)
-		if err != nil {
-			return requestforge.Entry{}, err
-		}
-		f, ok := reply.([]any)
-		if !ok || len(f) != 4 {
-			return requestforge.Entry{}, s.odd("save", []string{key})
-		}
-		stored := readFields(f[1:])
-		switch f[0] {
-		case saveStored:
-			stored.record = data
-			return stored.entry(), nil
-		case saveFull:
-			return requestforge.Entry{}, fmt.Errorf("requestforge: redisstorage: save %q: the next stamp is not below 2^53", key)
-		case saveSeenOther:
-			e := stored.entry()
-			if e.Record != nil || seen != 0 || stored.stamp == expected {
-				return e, nil
-			}
-			expected = stored.stamp
-		default:
-			return requestforge.Entry{}, s.odd("save", []string{key})
-		}
+	stored, err := s.change(ctx, saveScript, "save", key, names, seen, r.Stamp, own, others, data, max(r.Keep, 0).Milliseconds())
+	if stored.changed {
+		stored.record = data
 	}
-	return requestforge.Entry{}, fmt.Errorf("requestforge: redisstorage: save %q: what is stored there can't be read, and changes all the time", key)
+	return stored.entry(), err
 }
 
-// Revoke implements [requestforge.Storage], and tells those who watch.
+// Revoke implements [requestforge.Storage], and tells the watches of key.
 func (s *Storage) Revoke(ctx context.Context, key string, stamp uint64) error {
 	if stamp > maxStamp {
 		return fmt.Errorf("requestforge: redisstorage: revoke %q: the stamp is not below 2^53", key)
@@ -256,29 +248,54 @@ func (s *Storage) Revoke(ctx context.Context, key string, stamp uint64) error {
 	return err
 }
 
-// Delete implements [requestforge.Storage], and tells those who watch.
-func (s *Storage) Delete(ctx context.Context, keys ...string) error {
-	for _, group := range s.bySlot(keys) {
-		args := []any{s.channel(group.keys[0])}
-		for _, key := range group.keys {
-			args = append(args, key)
-		}
-		if _, err := s.run(ctx, deleteScript, "delete", group.keys, group.names, args...); err != nil {
-			return err
-		}
-	}
-	return nil
+// Delete implements [requestforge.Storage], and tells the watches of key. An unreadable
+// stored record counts as missing.
+func (s *Storage) Delete(ctx context.Context, key string, seen uint64) (requestforge.Entry, error) {
+	stored, err := s.change(ctx, deleteScript, "delete", key, []string{s.tokenName(key)}, seen, s.channel(key), key)
+	return stored.entry(), err
 }
 
-// lives returns for how many milliseconds from now a record is of use, and for
-// how many its token can be; 0 is for ever. Clocks differ, so that these are
-// measured by the writer's alone.
+// change runs saveScript or deleteScript for a caller who has seen the version seen.
+func (s *Storage) change(ctx context.Context, script *redis.Script, op, key string, names []string, seen uint64, args ...any) (fields, error) {
+	expected := seen
+	// Try again for each unreadable record that another client puts in the way.
+	for range 3 {
+		reply, err := s.run(ctx, script, op, []string{key}, names, append([]any{expected}, args...)...)
+		if err != nil {
+			return fields{}, err
+		}
+		f, ok := reply.([]any)
+		if !ok || len(f) != 1+fieldCount {
+			return fields{}, s.odd(op, []string{key})
+		}
+		stored := readFields(f[1:])
+		switch f[0] {
+		case changed:
+			stored.changed = true
+			return stored, nil
+		case full:
+			return fields{}, fmt.Errorf("requestforge: redisstorage: %s %q: the next stamp is not below 2^53", op, key)
+		case seenOther:
+			e := stored.entry()
+			if e.Record != nil || e.Gone != 0 && e.Gone != seen || stored.stamp == expected {
+				return stored, nil
+			}
+			expected = stored.stamp
+		default:
+			return fields{}, s.odd(op, []string{key})
+		}
+	}
+	return fields{}, fmt.Errorf("requestforge: redisstorage: %s %q: what is stored there can't be read, and changes all the time", op, key)
+}
+
+// lives returns the useful lives of a record and of its token, in milliseconds from now;
+// 0 is for ever. Clocks differ between processes, so only the writer's clock counts.
 func lives(r requestforge.Record, now time.Time) (record, token int64) {
 	if r.Token.Expiry.IsZero() {
 		return 0, 0
 	}
-	// The record may be older than this call, or was written by another
-	// clock. Too long does no harm.
+	// The record may be older than this call, or come from a process with another clock.
+	// A life that is too long does no harm.
 	life := r.Token.Expiry.Sub(now)
 	if !r.Issued.IsZero() {
 		life = max(life, r.Token.Expiry.Sub(r.Issued))
@@ -297,27 +314,32 @@ func millis(d time.Duration) int64 {
 	return int64((max(d, minLife) + time.Millisecond - 1) / time.Millisecond)
 }
 
-// fields are those of a token's hash, as far as they can be read.
+// fields are the readable fields of a token's hash.
 type fields struct {
-	record      []byte
-	stamp, mark uint64
+	record            []byte
+	stamp, mark, gone uint64
+	changed           bool // by the call that returned the fields
 }
+
+// fieldCount is how many fields the scripts return.
+const fieldCount = 4
 
 func readFields(f []any) fields {
 	record, _ := f[0].(string)
 	stamp, okStamp := readStamp(f[1])
 	mark, okMark := readStamp(f[2])
-	if !okMark {
-		// Without its mark a record is not to be trusted.
+	gone, okGone := readStamp(f[3])
+	if !okMark || !okGone {
+		// A record without mark and tombstone can't be trusted.
 		return fields{stamp: stamp}
 	}
 	if !okStamp || stamp == 0 {
-		return fields{mark: mark}
+		return fields{mark: mark, gone: gone}
 	}
-	return fields{record: []byte(record), stamp: stamp, mark: mark}
+	return fields{record: []byte(record), stamp: stamp, mark: mark, gone: gone}
 }
 
-// readStamp reads a stamp or mark as the scripts do. A missing one is 0.
+// readStamp reads a stamp or mark as the scripts do. A missing value is 0.
 func readStamp(v any) (uint64, bool) {
 	if v == nil {
 		return 0, true
@@ -328,10 +350,10 @@ func readStamp(v any) (uint64, bool) {
 }
 
 func (f fields) entry() requestforge.Entry {
-	e := requestforge.Entry{Mark: f.mark}
+	e := requestforge.Entry{Mark: f.mark, Gone: f.gone}
 	r := new(requestforge.Record)
 	if len(f.record) > 0 && r.UnmarshalBinary(f.record) == nil {
-		// The one inside is the floor that Save was called with.
+		// The stamp in the encoding is the floor that Save was called with.
 		r.Stamp = f.stamp
 		e.Record = r
 	}
@@ -357,8 +379,8 @@ func (s *Storage) run(ctx context.Context, script *redis.Script, op string, keys
 	return reply, nil
 }
 
-// learn makes the client of a Cluster ask who is primary now, if err may mean
-// that the one it knew is gone. By itself it would ask in a minute.
+// learn makes a Cluster client ask for the primaries again, if err may mean that a
+// primary is gone. Without learn the client would ask within a minute.
 func (s *Storage) learn(ctx context.Context, err error) {
 	var server redis.Error
 	if c, ok := s.client.(*redis.ClusterClient); ok && err != nil && !errors.As(err, &server) {
@@ -366,9 +388,9 @@ func (s *Storage) learn(ctx context.Context, err error) {
 	}
 }
 
-// await returns what call does, or the context's error if that is over first.
-// go-redis looks at a context while it waits for a connection, and at its
-// deadline if told to, but at nothing while it waits for an answer.
+// await returns the result of call, or the error of ctx if ctx ends first. go-redis heeds
+// a context while waiting for a connection, and the deadline if told to, but ignores the
+// context while waiting for an answer.
 func await[T any](ctx context.Context, call func() (T, error)) (T, error) {
 	type result struct {
 		val T
@@ -388,32 +410,7 @@ func await[T any](ctx context.Context, call func() (T, error)) (T, error) {
 	}
 }
 
-// named says in an error what failed. Of what the server said only the first
-// word stays, its code: the rest can quote the arguments, and so a token.
-func named(op string, keys []string, err error) error {
-	what := fmt.Sprintf("requestforge: redisstorage: %s %q", op, keys)
-	var server redis.Error
-	if !errors.As(err, &server) {
-		return fmt.Errorf("%s: %w", what, err)
-	}
-	code, _, _ := strings.Cut(server.Error(), " ")
-	if hint := hints[code]; hint != "" {
-		return fmt.Errorf("%s: Redis says %s: %s", what, code, hint)
-	}
-	return fmt.Errorf("%s: Redis says %.40q", what, code)
-}
-
-var hints = map[string]string{
-	"WRONGTYPE": "something else is stored under the key",
-	"READONLY":  "the server is a replica",
-	"OOM":       "its memory is used up",
-	"NOPERM":    "its user lacks a permission; the package documentation has the list",
-	"NOAUTH":    "the client has no password",
-	"WRONGPASS": "the client's password is wrong",
-	"LOADING":   "it is still starting",
-}
-
-// odd is the error for an answer that our scripts don't give.
+// odd returns the error for an answer that the scripts of this package never give.
 func (s *Storage) odd(op string, keys []string) error {
-	return fmt.Errorf("requestforge: redisstorage: %s %q: Redis gave an answer of an unknown kind", op, keys)
+	return fmt.Errorf("requestforge: redisstorage: %s %s: Redis gave an answer of an unknown kind", op, list(keys))
 }

@@ -3,6 +3,8 @@ package redisstorage_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"math"
 	"os"
 	"strings"
 	"testing"
@@ -50,6 +52,8 @@ func TestNewReportsEveryMistake(t *testing.T) {
 	_, err = redisstorage.New(none, redisstorage.Options{LeaseTTL: time.Millisecond})
 	require.ErrorContains(t, err, "the client is nil")
 	require.ErrorContains(t, err, "LeaseTTL is 1ms")
+	_, err = redisstorage.New(none, redisstorage.Options{LeaseTTL: 61 * time.Minute})
+	require.ErrorContains(t, err, "LeaseTTL is 1h1m0s")
 }
 
 func TestNewRefusesClientsThatDontReadFromPrimaries(t *testing.T) {
@@ -144,6 +148,12 @@ func TestNamesInRedis(t *testing.T) {
 		"user:":             "rf:token:{user}:",
 		"":                  "rf:token:{%}",
 		"a{b}%:user":        "rf:token:{a%7Bb%7D%25}:user",
+
+		// Of subjects: in the slot of the step.
+		"a:b:user@1/AbC": "rf:token:{a:b}:user@1/AbC",
+		"a/b:user/AbC":   "rf:token:{a/b}:user/AbC",
+		"user/AbC/x":     "rf:token:{user}/AbC/x",
+		"/AbC":           "rf:token:{%}/AbC",
 	} {
 		save(t, s, record(key, "x"))
 		require.Equal(t, int64(1), n.Client().Exists(t.Context(), want).Val(), key)
@@ -166,13 +176,118 @@ func TestALoadTakesOneRoundTrip(t *testing.T) {
 	require.Equal(t, before+1, calls(t, n, "evalsha"))
 }
 
-// ttl returns how long the token of a key still has, 0 for ever.
+// Hundreds of subjects are loaded at once, in one round trip for each pipeline's slot.
+func TestALoadOfManySubjectsTakesOneRoundTripASlot(t *testing.T) {
+	n := startNode(t)
+	client := newClient(t, "", n.Addr)
+	s := newStorage(t, client, redisstorage.Options{})
+	load(t, s, "p:a") // the script is there from now on
+	many := func(prefixes ...string) (keys []string) {
+		for i := range 500 {
+			keys = append(keys, fmt.Sprintf("%s:user@1/subject-%d", prefixes[i%len(prefixes)], i))
+		}
+		return keys
+	}
+	for slots, keys := range map[int][]string{1: many("p"), 3: many("p", "q", "r")} {
+		for i, key := range keys {
+			if i%2 == 0 {
+				save(t, s, record(key, "token of "+key))
+			} else if i%3 == 0 {
+				require.NoError(t, s.Revoke(t.Context(), key, uint64(i)))
+			}
+		}
+		before := calls(t, n, "evalsha")
+		entries, err := s.Load(t.Context(), keys...)
+		require.NoError(t, err)
+		require.Equal(t, before+slots, calls(t, n, "evalsha"))
+		require.Len(t, entries, len(keys))
+		for i, key := range keys {
+			switch {
+			case i%2 == 0:
+				require.Equal(t, "token of "+key, entries[i].Record.Token.AccessToken)
+			case i%3 == 0:
+				require.Equal(t, requestforge.Entry{Mark: uint64(i)}, entries[i])
+			default:
+				require.Equal(t, requestforge.Entry{}, entries[i])
+			}
+		}
+	}
+
+	// An error doesn't name them all.
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err := s.Load(ctx, many("p")...)
+	require.ErrorIs(t, err, context.Canceled)
+	require.ErrorContains(t, err, `"p:user@1/subject-0"`)
+	require.ErrorContains(t, err, "and 495 more")
+	require.Less(t, len(err.Error()), 300)
+}
+
+// Nobody tells Redis that a subject is gone. Whatever there is of one has an expiry, and
+// what is done for others doesn't put it off.
+func TestKeysOfSubjectsWhoAreGoneExpire(t *testing.T) {
+	n := startNode(t)
+	s := newStorage(t, newClient(t, "", n.Addr), redisstorage.Options{LeaseTTL: time.Minute})
+	ctx, now := t.Context(), time.Now()
+	app := record("p:app@1", "app")
+	save(t, s, app)
+	user := func(name string, keep time.Duration) requestforge.Record {
+		r := record("p:user@2/"+name, "x")
+		r.Token.Expiry, r.Issued, r.Keep, r.Lineage = now.Add(time.Hour), now, keep, map[string]uint64{app.Key: 1}
+		return r
+	}
+	var lease requestforge.Lease
+	want := map[string]time.Duration{"token:{p}:app@1": idleLife}
+	for name, test := range map[string]struct {
+		kind   string
+		change func(key string)
+		lives  time.Duration
+	}{
+		"record":    {"token", func(key string) { save(t, s, user("record", time.Hour)) }, 2 * time.Hour},
+		"unknown":   {"token", func(key string) { save(t, s, user("unknown", 0)) }, idleLife},
+		"revoked":   {"token", func(key string) { save(t, s, user("revoked", time.Hour)); s.Revoke(ctx, key, 1) }, 2 * time.Hour},
+		"mark":      {"token", func(key string) { s.Revoke(ctx, key, 7) }, lostLife},
+		"tombstone": {"token", func(key string) { save(t, s, user("tombstone", time.Hour)); remove(t, s, key) }, lostLife},
+		"failure":   {"failure", func(key string) { s.SaveFailure(ctx, key, requestforge.Failure{StatusCode: 400, Left: time.Hour}) }, time.Hour},
+		"lock":      {"lock", func(key string) { lease, _, _ = s.TryLock(ctx, key) }, time.Minute}, // nobody unlocks
+	} {
+		test.change("p:user@2/" + name)
+		want[test.kind+":{p}:user@2/"+name] = test.lives
+	}
+	// The life of others goes on.
+	for i := range 10 {
+		_, err := s.Load(ctx, "p:app@1", "p:user@2/record", "p:user@2/revoked", "p:user@2/mark", "p:user@2/tombstone")
+		require.NoError(t, err)
+		save(t, s, user(fmt.Sprint(i), 100*time.Hour))
+		want[fmt.Sprint("token:{p}:user@2/", i)] = 101 * time.Hour
+		save(t, s, app)
+	}
+	names, err := n.Client().Keys(ctx, "*").Result()
+	require.NoError(t, err)
+	require.Len(t, names, len(want))
+	for _, name := range names {
+		left := n.Client().PTTL(ctx, name).Val()
+		require.InDelta(t, want[strings.TrimPrefix(name, "rf:")].Seconds(), left.Seconds(), 60, name)
+		require.Positive(t, left, name)
+	}
+	require.NoError(t, lease.Unlock(ctx))
+}
+
+// idleLife is how long a key lives that nobody looks at, if nobody knows how long it is
+// of use, and lostLife how long one lives of which something was lost.
+const (
+	idleLife = 400 * 24 * time.Hour
+	lostLife = 30 * 24 * time.Hour
+)
+
+// ttl returns how long the token of a key still has. It always has an expiry.
 func ttl(t *testing.T, n *redistest.Node, key string) time.Duration {
 	t.Helper()
 	left, err := n.Client().PTTL(t.Context(), "rf:token:{p}:"+key).Result()
 	require.NoError(t, err)
 	require.NotEqual(t, time.Duration(-2), left, "there is no key")
-	return max(left, 0)
+	require.Positive(t, left, "the key has no expiry")
+	return left
 }
 
 func TestAKeyOutlivesWhatItsMarkCondemns(t *testing.T) {
@@ -203,19 +318,19 @@ func TestAKeyOutlivesWhatItsMarkCondemns(t *testing.T) {
 	t.Run("Keep 0 is until replaced", func(t *testing.T) {
 		n, s := start(t)
 		save(t, s, expiring("a", hour, 0))
-		require.Zero(t, ttl(t, n, "a"))
+		about(t, idleLife, ttl(t, n, "a"))
 	})
 	t.Run("no expiry", func(t *testing.T) {
 		n, s := start(t)
 		r := record("p:a", "x")
 		r.Keep = hour
 		save(t, s, r)
-		require.Zero(t, ttl(t, n, "a"))
+		about(t, idleLife, ttl(t, n, "a"))
 	})
 	t.Run("an expiry beyond all calendars", func(t *testing.T) {
 		n, s := start(t)
 		save(t, s, expiring("a", 250*365*24*hour, 1<<63-1))
-		require.Zero(t, ttl(t, n, "a"))
+		about(t, idleLife, ttl(t, n, "a"))
 	})
 	t.Run("expired long ago", func(t *testing.T) {
 		n, s := start(t)
@@ -257,7 +372,39 @@ func TestAKeyOutlivesWhatItsMarkCondemns(t *testing.T) {
 		forever := record("p:d", "x")
 		forever.Lineage = map[string]uint64{"p:a": 1, "elsewhere:e": 1}
 		save(t, s, forever)
-		require.Zero(t, ttl(t, n, "a"))
+		about(t, idleLife, ttl(t, n, "a"))
+	})
+	t.Run("a tombstone stays for 30 days", func(t *testing.T) {
+		n, s := start(t)
+		save(t, s, expiring("a", hour, hour))
+		remove(t, s, "p:a")
+		about(t, lostLife, ttl(t, n, "a"))
+		save(t, s, expiring("a", hour, hour))
+		about(t, lostLife, ttl(t, n, "a"))
+		remove(t, s, "p:b")
+		about(t, lostLife, ttl(t, n, "b"))
+	})
+	t.Run("and for the Keep of the record that it ended", func(t *testing.T) {
+		n, s := start(t)
+		save(t, s, expiring("a", hour, 3*lostLife))
+		require.NoError(t, n.Client().PExpire(t.Context(), "rf:token:{p}:a", hour).Err()) // it has expired long ago
+		remove(t, s, "p:a")
+		about(t, 3*lostLife, ttl(t, n, "a"))
+	})
+	t.Run("and for as long as there is a record", func(t *testing.T) {
+		n, s := start(t)
+		gone := remove(t, s, "p:a").Gone
+		save(t, s, expiring("a", 2*lostLife, hour))
+		about(t, 2*lostLife+hour, ttl(t, n, "a"))
+		require.Equal(t, gone, load(t, s, "p:a").Gone)
+	})
+	t.Run("of a record of unknown use: 30 days", func(t *testing.T) {
+		n, s := start(t)
+		save(t, s, record("p:a", "x"))
+		remove(t, s, "p:a")
+		about(t, lostLife, ttl(t, n, "a"))
+		load(t, s, "p:a")
+		about(t, lostLife, ttl(t, n, "a"))
 	})
 	t.Run("Revoke leaves it", func(t *testing.T) {
 		n, s := start(t)
@@ -265,19 +412,52 @@ func TestAKeyOutlivesWhatItsMarkCondemns(t *testing.T) {
 		require.NoError(t, s.Revoke(t.Context(), "p:a", 1))
 		about(t, 2*hour, ttl(t, n, "a"))
 	})
-	t.Run("a mark alone stays", func(t *testing.T) {
+	t.Run("a mark alone stays for a while", func(t *testing.T) {
 		n, s := start(t)
 		require.NoError(t, s.Revoke(t.Context(), "p:a", 7))
-		require.Zero(t, ttl(t, n, "a"))
+		about(t, lostLife, ttl(t, n, "a"))
 		save(t, s, expiring("a", hour, hour))
-		require.Zero(t, ttl(t, n, "a"))
+		about(t, lostLife, ttl(t, n, "a"))
+		save(t, s, expiring("a", 2*lostLife, hour))
+		about(t, 2*lostLife+hour, ttl(t, n, "a"))
 	})
-	t.Run("what was lost comes back to stay", func(t *testing.T) {
+	t.Run("what was lost comes back to stay for a while", func(t *testing.T) {
 		n, s := start(t)
 		r := expiring("a", hour, hour)
 		r.Stamp = 7
 		save(t, s, r)
-		require.Zero(t, ttl(t, n, "a"))
+		about(t, lostLife, ttl(t, n, "a"))
+	})
+	t.Run("of unknown use: as long as somebody looks", func(t *testing.T) {
+		n, s := start(t)
+		save(t, s, expiring("a", hour, 0))
+		require.NoError(t, n.Client().PExpire(t.Context(), "rf:token:{p}:a", 48*hour).Err())
+		load(t, s, "p:a")
+		about(t, idleLife, ttl(t, n, "a"))
+		save(t, s, expiring("a", hour, hour))
+		about(t, idleLife, ttl(t, n, "a"))
+	})
+	t.Run("of known use: looking changes nothing", func(t *testing.T) {
+		n, s := start(t)
+		save(t, s, expiring("a", hour, hour))
+		load(t, s, "p:a")
+		about(t, 2*hour, ttl(t, n, "a"))
+	})
+	t.Run("a key whose expiry somebody has taken away gets one", func(t *testing.T) {
+		for name, call := range map[string]func(s *redisstorage.Storage) error{
+			"Load": func(s *redisstorage.Storage) error { _, err := s.Load(t.Context(), "p:a"); return err },
+			"Save": func(s *redisstorage.Storage) error {
+				_, err := s.Save(t.Context(), "p:a", expiring("a", hour, hour), 1)
+				return err
+			},
+			"Revoke": func(s *redisstorage.Storage) error { return s.Revoke(t.Context(), "p:a", 1) },
+		} {
+			n, s := start(t)
+			save(t, s, expiring("a", hour, hour))
+			require.NoError(t, n.Client().Persist(t.Context(), "rf:token:{p}:a").Err())
+			require.NoError(t, call(s), name)
+			about(t, idleLife, ttl(t, n, "a"))
+		}
 	})
 }
 
@@ -323,7 +503,7 @@ func TestAFullMemoryIsAnErrorButRevocationsGetThrough(t *testing.T) {
 	e := load(t, s, "p:a")
 	require.Equal(t, uint64(1), e.Mark)
 	require.Equal(t, "x", e.Record.Token.AccessToken)
-	require.NoError(t, s.Delete(t.Context(), "p:a"))
+	remove(t, s, "p:a")
 }
 
 func TestScriptsComeBackAfterAFlush(t *testing.T) {
@@ -337,7 +517,7 @@ func TestScriptsComeBackAfterAFlush(t *testing.T) {
 		require.True(t, ok)
 		require.NoError(t, n.Client().ScriptFlush(t.Context()).Err())
 		require.NoError(t, lease.Unlock(t.Context()))
-		require.NoError(t, s.Delete(t.Context(), "p:a"))
+		remove(t, s, "p:a")
 		require.NoError(t, n.Client().ScriptFlush(t.Context()).Err())
 	}
 }
@@ -389,6 +569,7 @@ func TestSomethingElseUnderOurKey(t *testing.T) {
 		require.NotContains(t, err.Error(), "secret")
 		require.NotContains(t, err.Error(), "somebody")
 	}
+	require.Positive(t, n.Client().PTTL(t.Context(), "rf:lock:{p}:b").Val(), "what is no lock locks nobody out for ever")
 	f, err := s.LoadFailure(t.Context(), "p:b")
 	require.NoError(t, err)
 	require.Zero(t, f)
@@ -415,6 +596,9 @@ func TestGarbageIsAMissAndIsReplaced(t *testing.T) {
 		{"mark", "m", "five", 0},
 		{"empty mark", "m", "", 0},
 		{"mark beyond 2^53", "m", "9007199254740993", 0},
+		{"tombstone", "g", "seven", 0},
+		{"empty tombstone", "g", "", 0},
+		{"tombstone beyond 2^53", "g", "9007199254740993", 0},
 	} {
 		t.Run(c.title, func(t *testing.T) {
 			n := startNode(t)
@@ -437,8 +621,8 @@ func TestGarbageIsAMissAndIsReplaced(t *testing.T) {
 	}
 }
 
-// A record that a Save has seen and that can't be read any more is as good as
-// deleted: it is not to be brought back by force.
+// A record that can't be read counts as missing, whatever a Save has seen; unless
+// that is from before a logout.
 func TestGarbageInPlaceOfTheRecordSeen(t *testing.T) {
 	n := startNode(t)
 	s := newStorage(t, newClient(t, "", n.Addr), redisstorage.Options{})
@@ -447,7 +631,19 @@ func TestGarbageInPlaceOfTheRecordSeen(t *testing.T) {
 	require.NoError(t, n.Client().HSet(t.Context(), "rf:token:{p}:a", "r", "garbage").Err())
 	e, err := s.Save(t.Context(), "p:a", record("p:a", "mine"), seen)
 	require.NoError(t, err)
-	require.Nil(t, e.Record)
+	require.Equal(t, "mine", e.Record.Token.AccessToken)
+
+	gone := remove(t, s, "p:a").Gone
+	save(t, s, record("p:a", "newer"))
+	require.NoError(t, n.Client().HSet(t.Context(), "rf:token:{p}:a", "r", "garbage").Err())
+	old, err := s.Save(t.Context(), "p:a", record("p:a", "from before"), seen)
+	require.NoError(t, err)
+	require.Equal(t, requestforge.Entry{Gone: gone}, old)
+	old, err = s.Delete(t.Context(), "p:a", gone)
+	require.NoError(t, err)
+	require.Greater(t, old.Gone, gone)
+	require.Nil(t, old.Record)
+	require.Equal(t, old, load(t, s, "p:a"))
 }
 
 func TestCallsEndWithTheirContext(t *testing.T) {
@@ -466,12 +662,11 @@ func TestCallsEndWithTheirContext(t *testing.T) {
 		"Load":        func(ctx context.Context) error { _, err := s.Load(ctx, "p:a"); return err },
 		"Save":        func(ctx context.Context) error { _, err := s.Save(ctx, "p:a", record("p:a", "y"), 1); return err },
 		"Revoke":      func(ctx context.Context) error { return s.Revoke(ctx, "p:a", 1) },
-		"Delete":      func(ctx context.Context) error { return s.Delete(ctx, "p:a") },
+		"Delete":      func(ctx context.Context) error { _, err := s.Delete(ctx, "p:a", 1); return err },
 		"TryLock":     func(ctx context.Context) error { _, _, err := s.TryLock(ctx, "p:a"); return err },
 		"Unlock":      lease.Unlock,
 		"LoadFailure": func(ctx context.Context) error { _, err := s.LoadFailure(ctx, "p:a"); return err },
 		"SaveFailure": func(ctx context.Context) error { return s.SaveFailure(ctx, "p:a", requestforge.Failure{Left: 1}) },
-		"Watch":       func(ctx context.Context) error { return s.Watch(ctx, []string{"p:a"}, func(string) {}) },
 	} {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		time.AfterFunc(10*time.Millisecond, func() { cancel(bye) })
@@ -481,9 +676,11 @@ func TestCallsEndWithTheirContext(t *testing.T) {
 
 func TestErrorsDontShowWhatTheServerQuotes(t *testing.T) {
 	n := startNode(t, "--rename-command", "EVALSHA", "", "--rename-command", "EVAL", "")
+	n.Kill() // or New says it
 	s := newStorage(t, newClient(t, "", n.Addr), redisstorage.Options{})
+	require.NoError(t, n.Restart())
 	_, err := s.Save(t.Context(), "p:a", record("p:a", "x"), 0)
-	require.ErrorContains(t, err, `save ["p:a"]: Redis says "ERR"`)
+	require.ErrorContains(t, err, `save ["p:a"]: Redis says "ERR": it doesn't know a command`)
 	require.NotContains(t, err.Error(), "rf1:")
 }
 
@@ -517,11 +714,25 @@ func TestFailuresAreShared(t *testing.T) {
 		return err == nil && f == requestforge.Failure{}
 	})
 
-	// Without an expiry it is none of ours.
+	// A failure without expiry isn't one of ours, and goes.
 	require.NoError(t, n.Client().Set(ctx, "rf:failure:{p}:a", `{"fingerprint":"f"}`, 0).Err())
 	f, err = s.LoadFailure(ctx, "p:a")
 	require.NoError(t, err)
 	require.Zero(t, f)
+	require.Zero(t, n.Client().Exists(ctx, "rf:failure:{p}:a").Val())
+
+	// The longest that there is has an expiry, too.
+	want.Left = math.MaxInt64
+	require.NoError(t, s.SaveFailure(ctx, "p:a", want))
+	require.Positive(t, n.Client().PTTL(ctx, "rf:failure:{p}:a").Val())
+	f, err = s.LoadFailure(ctx, "p:a")
+	require.NoError(t, err)
+	require.Greater(t, f.Left, 365*24*time.Hour)
+	require.NoError(t, n.Client().Do(ctx, "PEXPIRE", "rf:failure:{p}:a", int64(1)<<52).Err())
+	f, err = s.LoadFailure(ctx, "p:a")
+	require.NoError(t, err)
+	require.Greater(t, f.Left, 365*24*time.Hour)
+
 	require.NoError(t, n.Client().Set(ctx, "rf:failure:{p}:a", `nonsense`, time.Minute).Err())
 	f, err = s.LoadFailure(ctx, "p:a")
 	require.NoError(t, err)

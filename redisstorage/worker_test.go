@@ -44,6 +44,7 @@ type job struct {
 	Redis  []string
 	Auth   string // the URL of the auth server and the API
 	Secret string // of the client; "": the right one
+	File   string // where the client's secret is, instead; "": nowhere
 	Life   time.Duration
 	Rotate bool
 
@@ -134,15 +135,20 @@ func newMember(j job) (*member, error) {
 	steps := sim.Steps()
 	for i := range steps {
 		for _, f := range []requestforge.Fetcher{steps[i].Fetcher, steps[i].Refresh} {
-			if f, ok := f.(*requestforge.BodyFetcher); ok {
+			if f, ok := f.(*requestforge.HTTPFetcher); ok {
 				f.Client = &http.Client{Transport: transport()}
 			}
 		}
 	}
 	if j.Secret != "" {
-		steps[0].Fetcher.(*requestforge.BodyFetcher).ClientAuth.Secret = j.Secret
+		steps[0].Fetcher.(*requestforge.HTTPFetcher).ClientAuth.Secret = j.Secret
+	}
+	if j.File != "" {
+		auth := steps[0].Fetcher.(*requestforge.HTTPFetcher).ClientAuth
+		auth.Secret, auth.SecretFrom = "", requestforge.SecretFile(j.File)
 	}
 	user := &steps[1]
+	user.Identity = user.Fetcher.(requestforge.Identifier).Identity() // whatever the fetcher becomes
 	if j.DieInFetch {
 		user.Fetcher = requestforge.FetcherFunc(func(context.Context, requestforge.Input) (*requestforge.Token, error) {
 			return nil, signalSelf(syscall.SIGKILL)
@@ -166,12 +172,12 @@ func newMember(j job) (*member, error) {
 	m.storage = &accidental{Storage: shared, clock: j.Clock, ttl: j.LeaseTTL}
 	m.storage.stop.Store(j.StopWithLock)
 	m.pipeline, err = requestforge.NewPipeline(requestforge.PipelineConfig{
-		Steps: steps, Storage: m.storage, StorageTimeout: j.StorageTimeout,
+		Steps: steps, Storage: m.storage, KeyPrefix: "requestforge", StorageTimeout: j.StorageTimeout,
 	})
 	if err != nil {
 		return nil, err
 	}
-	stack, err := requestforge.NewTransport(requestforge.Config{BaseURL: j.Auth, Tokens: m.pipeline, Base: transport()})
+	stack, err := requestforge.NewTransport(requestforge.Config{BaseURL: j.Auth, Source: m.pipeline, Base: transport()})
 	if err != nil {
 		return nil, err
 	}
@@ -291,12 +297,12 @@ type accidental struct {
 
 var errDeaf = errors.New("nothing was pushed yet")
 
-func (a *accidental) Watch(ctx context.Context, keys []string, changed func(key string)) error {
-	return a.Storage.Watch(ctx, keys, func(key string) {
+func (a *accidental) Watch(keys []string, changed func(key string, err error)) (stop func()) {
+	return a.Storage.Watch(keys, func(key string, err error) {
 		if key != "" {
 			a.deaf.Store(false)
 		}
-		changed(key)
+		changed(key, err)
 	})
 }
 

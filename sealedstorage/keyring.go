@@ -1,5 +1,5 @@
-// How a token becomes a sealed value and back. What a Storage does with a record
-// that can't be unsealed is storage.go's.
+// How a token becomes a sealed value and back. storage.go handles the records that
+// can't be unsealed.
 
 package sealedstorage
 
@@ -83,9 +83,11 @@ func isKeyID(id string) bool {
 
 // seal returns the record that the wrapped Storage saves for r.
 func (ring *keyring) seal(key string, r requestforge.Record) (requestforge.Record, error) {
-	// A record's encoding keeps every byte of the token. The other fields
-	// of r stay readable, so the encoded record has none of them.
-	plain, err := requestforge.Record{Token: r.Token}.MarshalBinary()
+	// A record's encoding keeps every byte of the token. The other fields of r stay
+	// readable, so the encoded record leaves them out. The challenge is sealed,
+	// too: an API's challenge may describe the user, and decides the parameters of
+	// the next fetch.
+	plain, err := requestforge.Record{Token: r.Token, Challenge: r.Challenge}.MarshalBinary()
 	if err != nil {
 		return requestforge.Record{}, err
 	}
@@ -93,7 +95,7 @@ func (ring *keyring) seal(key string, r requestforge.Record) (requestforge.Recor
 	if r.Keep > 0 {
 		tok.Expiry = r.Token.Expiry
 	}
-	r.Token = tok
+	r.Token, r.Challenge = tok, nil
 	header := append([]byte(sealedPrefix), byte(len(ring.first)))
 	header = append(header, ring.first...)
 	bound := boundTo(header, key, &r)
@@ -138,7 +140,7 @@ func (ring *keyring) unseal(key string, sealed *requestforge.Record) (*requestfo
 		return nil, err
 	}
 	r := *sealed
-	r.Token = opened.Token
+	r.Token, r.Challenge = opened.Token, opened.Challenge
 	return &r, nil
 }
 
@@ -150,7 +152,7 @@ func boundTo(header []byte, key string, r *requestforge.Record) []byte {
 	b := appendPart(nil, string(header))
 	b = appendPart(b, key)
 	b = appendPart(b, r.Key)
-	for _, t := range []time.Time{r.Token.Expiry, r.Issued} {
+	for _, t := range []time.Time{r.Token.Expiry, r.Issued, r.Until} {
 		b = binary.BigEndian.AppendUint64(b, uint64(t.Unix()))
 		b = binary.BigEndian.AppendUint32(b, uint32(t.Nanosecond()))
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -82,10 +83,9 @@ func (l locking) TryLock(ctx context.Context, key string) (rf.Lease, bool, error
 	return l.locker.TryLock(ctx, key)
 }
 
-func (w watching) Watch(ctx context.Context, _ []string, _ func(string)) error {
+func (w watching) Watch([]string, func(string, error)) (stop func()) {
 	w.used.watches.Add(1)
-	<-ctx.Done()
-	return nil
+	return func() {}
 }
 
 func (s sharing) LoadFailure(context.Context, string) (rf.Failure, error) {
@@ -153,7 +153,7 @@ func TestPipelineUsesWhatTheWrappedStorageOffersAndNothingElse(t *testing.T) {
 
 			l := newLogin()
 			l.err = &rf.AuthError{StatusCode: 400, Code: "invalid_grant", Permanent: true}
-			p := pipeline(t, rf.PipelineConfig{Steps: []rf.Step{l.step("user")}, Storage: e})
+			p := pipeline(t, rf.PipelineConfig{Steps: identified([]rf.Step{l.step("user")}), KeyPrefix: "test", Storage: e})
 			_, err := p.Token(t.Context())
 			require.ErrorContains(t, err, "invalid_grant")
 			synctest.Wait()
@@ -165,7 +165,7 @@ func TestPipelineUsesWhatTheWrappedStorageOffersAndNothingElse(t *testing.T) {
 			// A step with a Refresh takes a Locker.
 			step := l.step("user")
 			step.Refresh = step.Fetcher
-			p, err = rf.NewPipeline(rf.PipelineConfig{Steps: []rf.Step{step}, Storage: e})
+			p, err = rf.NewPipeline(rf.PipelineConfig{Steps: identified([]rf.Step{step}), KeyPrefix: "test", Storage: e})
 			if !locker {
 				require.ErrorContains(t, err, "Locker")
 				return
@@ -210,25 +210,29 @@ func (p *pushing) Revoke(ctx context.Context, key string, stamp uint64) error {
 	return err
 }
 
-func (p *pushing) Watch(ctx context.Context, keys []string, changed func(string)) error {
-	for {
-		select {
-		case key := <-p.pushes:
-			if slices.Contains(keys, key) {
-				changed(key)
+func (p *pushing) Watch(keys []string, changed func(string, error)) (stop func()) {
+	ctx, stop := context.WithCancel(context.Background())
+	go func() {
+		for {
+			select {
+			case key := <-p.pushes:
+				if slices.ContainsFunc(keys, func(step string) bool { return key == step || strings.HasPrefix(key, step+"/") }) {
+					changed(key, nil)
+				}
+			case <-ctx.Done():
+				return
 			}
-		case <-ctx.Done():
-			return nil
 		}
-	}
+	}()
+	return stop
 }
 
 func TestRevocationIsPushedThroughTheSeal(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLogin()
 		below := &pushing{rf.NewMemoryStorage(), make(chan string, 100)}
-		there := pipeline(t, rf.PipelineConfig{Steps: l.chain(), Storage: seal(t, below, "a")})
-		here := pipeline(t, rf.PipelineConfig{Steps: l.chain(), Storage: seal(t, hiding{below}, "a")}) // doesn't watch
+		there := pipeline(t, rf.PipelineConfig{Steps: identified(l.chain()), KeyPrefix: "test", Storage: seal(t, below, "a")})
+		here := pipeline(t, rf.PipelineConfig{Steps: identified(l.chain()), KeyPrefix: "test", Storage: seal(t, hiding{below}, "a")}) // doesn't watch
 		old := mustToken(t, there)
 		require.Equal(t, old.AccessToken, mustToken(t, here).AccessToken)
 		require.NoError(t, here.InvalidateStep(t.Context(), "device"))
@@ -405,4 +409,12 @@ func TestStorageWithoutTheKeysIsNoToken(t *testing.T) {
 		again := pipeline(t, rf.PipelineConfig{Steps: []rf.Step{l.step("user")}, Storage: seal(t, below, "a")})
 		require.Equal(t, "user-3", mustToken(t, again).AccessToken)
 	})
+}
+
+// identified is steps that say who they log in as.
+func identified(steps []rf.Step) []rf.Step {
+	for i := range steps {
+		steps[i].Identity = "ann"
+	}
+	return steps
 }

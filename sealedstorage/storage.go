@@ -45,12 +45,12 @@ type Config struct {
 	Logger *slog.Logger
 }
 
-// A Key is one encryption key. Printed, logged or encoded as JSON a Key shows its
-// ID only.
+// A Key is an encryption key. Printed, logged or encoded as JSON, a Key shows only
+// its ID.
 type Key struct {
-	// ID names the key in every record that the key has sealed. The ID is
-	// no secret, and must never stand for another Secret than it once did:
-	// 1 to 64 letters and digits of ASCII, "-", "." and "_".
+	// ID names the key in every record that the key has sealed. The ID is not
+	// secret. An ID must never be used again with another Secret. An ID has 1 to 64
+	// ASCII letters and digits, "-", "." and "_".
 	ID string
 
 	// Secret is 32 bytes, for AES-256, from crypto/rand or a secret
@@ -74,6 +74,12 @@ func (k Key) Format(s fmt.State, verb rune) { format.Text(s, verb, k.String()) }
 
 // MarshalJSON returns String as a JSON string.
 func (k Key) MarshalJSON() ([]byte, error) { return json.Marshal(k.String()) }
+
+// MarshalText returns String, for XML and the like.
+func (k Key) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
+
+// GobEncode returns an error: gob would encode the secret.
+func (k Key) GobEncode() ([]byte, error) { return nil, format.ErrGob }
 
 // LogValue returns String.
 func (k Key) LogValue() slog.Value { return slog.StringValue(k.String()) }
@@ -107,7 +113,7 @@ func (k Key) LogValue() slog.Value { return slog.StringValue(k.String()) }
 //
 // The whole token (access token, refresh token, type, expiry, Extra) is sealed as
 // one value, by AES-256-GCM with a random nonce. The record's other fields stay
-// readable, but the sealed value is bound to Key, Lineage, Issued and Keep, to
+// readable, but the sealed value is bound to Key, Lineage, Issued, Until and Keep, to
 // the storage key, the format's version and the ID of the encryption key: a change
 // of any of them makes the record impossible to unseal. With a positive Keep the
 // expiry stays readable and bound too, since the wrapped Storage may drop the
@@ -122,20 +128,22 @@ func (k Key) LogValue() slog.Value { return slog.StringValue(k.String()) }
 // # What can't be unsealed
 //
 // A record that was changed, moved from another step or prefix, sealed with an
-// unknown key, or never sealed counts as missing. Load returns the mark alone, and
-// the pipeline fetches a token. No request fails; Unreadable counts the record, and
-// Config.Logger gets a warning. Save replaces the record for a caller who has seen
-// no record, by the wrapped Storage's own compare-and-set, so of many concurrent
-// callers one wins. Stamps keep rising above the replaced record's stamp.
+// unknown key, or never sealed counts as missing. Load returns mark and tombstone
+// alone, and the pipeline fetches a token. No request fails; Unreadable counts the
+// record, and Config.Logger gets a warning. Save replaces the record and Delete
+// removes the record, for a caller who has seen anything since the last logout, by
+// the wrapped Storage's own compare-and-set, so of many concurrent callers one wins.
+// Stamps keep rising above the replaced record's stamp.
 //
 // # What isn't prevented
 //
-// An attacker who can write to the wrapped Storage can delete records and marks,
-// and change stamps and marks. The attacker can also put an older sealed record of
-// the same step back in place of a newer one: the wrapped Storage gives out the
-// stamp after sealing, so the stamp isn't bound. The damage is extra fetches, or the
-// return of a token that was revoked here and that the server may still accept. No
-// attack makes a pipeline send a token that wasn't the pipeline's own.
+// An attacker who can write to the wrapped Storage can delete records, marks and
+// tombstones, and change stamps, marks and tombstones. The attacker can also put an
+// older sealed record of the same step back in place of a newer one: the wrapped
+// Storage gives out the stamp after sealing, so the stamp isn't bound. The damage is
+// extra fetches, or the return of a token that was revoked here or of a session that
+// was logged out here, as long as the server still accepts the token. No attack makes
+// a pipeline send a token that wasn't the pipeline's own.
 //
 // An attacker who can read the wrapped Storage sees the names of steps, times,
 // sizes, and how often a token is replaced.
@@ -186,45 +194,57 @@ func (s *Storage) Load(ctx context.Context, keys ...string) ([]requestforge.Entr
 	return entries, nil
 }
 
-// maxReplaces is how many unreadable records in a row one Save replaces. A second
-// unreadable record means that other processes save with unknown keys right now.
+// maxReplaces bounds how many unreadable records in a row a Save or Delete
+// replaces. A second unreadable record means that other processes save with unknown
+// keys right now.
 const maxReplaces = 4
 
 var (
-	errOvertaken = errors.New("requestforge: sealedstorage: Save: other processes keep saving records that can't be unsealed here; are the keyrings the same?")
+	errOvertaken = errors.New("requestforge: sealedstorage: other processes keep saving records that can't be unsealed here; are the keyrings the same?")
 	errAltered   = errors.New("requestforge: sealedstorage: Save: the wrapped Storage doesn't return what was saved")
 )
 
 // Save implements [requestforge.Storage].
-//
-// To a caller, an unreadable record is a missing record, with stamp 0. So if seen
-// is 0 and the stored record is unreadable, Save tries again with the stored
-// record's stamp as seen.
 func (s *Storage) Save(ctx context.Context, key string, r requestforge.Record, seen uint64) (requestforge.Entry, error) {
 	sealed, err := s.keys.seal(key, r)
 	if err != nil {
 		return requestforge.Entry{}, err
 	}
-	seenBelow := seen
+	return s.replace(ctx, key, seen, sealed.Token, func(seen uint64) (requestforge.Entry, error) {
+		return s.next.Save(ctx, key, sealed, seen)
+	})
+}
+
+// Delete implements [requestforge.Storage].
+func (s *Storage) Delete(ctx context.Context, key string, seen uint64) (requestforge.Entry, error) {
+	return s.replace(ctx, key, seen, nil, func(seen uint64) (requestforge.Entry, error) {
+		return s.next.Delete(ctx, key, seen)
+	})
+}
+
+// replace runs call, a compare-and-set of the wrapped Storage that saves the token
+// mine, or no token, and unseals the entry that call returns.
+//
+// To a caller, an unreadable record is a missing record. So if an unreadable record
+// keeps call from changing the entry, replace calls again with the stamp of that
+// record as seen; unless the version that the caller has seen is from before the
+// last logout.
+func (s *Storage) replace(ctx context.Context, key string, seen uint64, mine *requestforge.Token, call func(seen uint64) (requestforge.Entry, error)) (requestforge.Entry, error) {
+	next := seen
 	for range 1 + maxReplaces {
-		entry, err := s.next.Save(ctx, key, sealed, seenBelow)
+		entry, err := call(next)
 		if err != nil {
 			return requestforge.Entry{}, err
 		}
 		stored := entry.Record
 		entry.Record = s.open(ctx, key, stored)
-		if entry.Record != nil || seen != 0 {
-			// Without a record, if the stored record is unreadable: the
-			// record that the caller has seen is gone.
+		if stored == nil || entry.Record != nil || seen < entry.Gone {
 			return entry, nil
 		}
-		seenBelow = 0
-		if stored != nil {
-			if stored.Token != nil && stored.Token.AccessToken == sealed.Token.AccessToken {
-				return requestforge.Entry{}, errAltered
-			}
-			seenBelow = stored.Stamp
+		if mine != nil && stored.Token != nil && stored.Token.AccessToken == mine.AccessToken {
+			return requestforge.Entry{}, errAltered
 		}
+		next = stored.Stamp
 	}
 	return requestforge.Entry{}, errOvertaken
 }
@@ -234,16 +254,11 @@ func (s *Storage) Revoke(ctx context.Context, key string, stamp uint64) error {
 	return s.next.Revoke(ctx, key, stamp)
 }
 
-// Delete implements [requestforge.Storage].
-func (s *Storage) Delete(ctx context.Context, keys ...string) error {
-	return s.next.Delete(ctx, keys...)
-}
-
 // Unwrap returns the wrapped Storage, in which all tokens are sealed.
 func (s *Storage) Unwrap() requestforge.Storage { return s.next }
 
 // Unreadable returns how many times a stored record couldn't be unsealed. A record
-// counts each time that it is loaded.
+// counts each time the record is loaded.
 func (s *Storage) Unreadable() uint64 { return s.unreadable.Load() }
 
 // String describes s without its keys.
@@ -256,6 +271,12 @@ func (s *Storage) Format(f fmt.State, verb rune) { format.Text(f, verb, s.String
 
 // MarshalJSON returns String as a JSON string.
 func (s *Storage) MarshalJSON() ([]byte, error) { return json.Marshal(s.String()) }
+
+// MarshalText returns String, for XML and the like.
+func (s *Storage) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// GobEncode returns an error: gob would encode the secrets.
+func (s *Storage) GobEncode() ([]byte, error) { return nil, format.ErrGob }
 
 // LogValue returns String.
 func (s *Storage) LogValue() slog.Value { return slog.StringValue(s.String()) }

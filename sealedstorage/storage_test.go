@@ -5,8 +5,10 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/base64"
+	"encoding/gob"
 	"encoding/hex"
 	"encoding/json"
+	"encoding/xml"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -184,6 +186,31 @@ func TestStorageHoldsNoSecretInTheClear(t *testing.T) {
 	require.Contains(t, dump, writtenForms("pre:device")["base64"])
 }
 
+// What an API has asked for may be about the user, and decides what is asked for next: it is
+// sealed with the token.
+func TestStorageHidesChallenges(t *testing.T) {
+	below := rf.NewMemoryStorage()
+	e := seal(t, below, "new")
+	r := fullRecord()
+	r.Challenge = map[string]string{"scope": "hunter-scope", "claims": `{"sub":"hunter"}`}
+	save(t, e, r, 0)
+	require.Equal(t, r.Challenge, load(t, e, r.Key).Record.Challenge)
+	stored := load(t, below, r.Key).Record
+	require.Nil(t, stored.Challenge)
+	data, err := stored.MarshalBinary()
+	require.NoError(t, err)
+	for how, form := range writtenForms("hunter-scope") {
+		require.NotContains(t, string(data), form, how)
+	}
+
+	// What is put beside the seal is of no account.
+	forged := *stored
+	forged.Challenge = map[string]string{"scope": "admin"}
+	_, err = below.Save(t.Context(), r.Key, forged, stored.Stamp)
+	require.NoError(t, err)
+	require.Equal(t, r.Challenge, load(t, e, r.Key).Record.Challenge)
+}
+
 // writtenForms returns s as it might be written down.
 func writtenForms(s string) map[string]string {
 	forms := map[string]string{
@@ -272,6 +299,7 @@ func TestStorageTreatsWhatItCantUnsealAsMissing(t *testing.T) {
 		"Issued":            func(r *rf.Record) { r.Issued = r.Issued.Add(1) },
 		"no Issued":         func(r *rf.Record) { r.Issued = time.Time{} },
 		"Keep":              func(r *rf.Record) { r.Keep++ },
+		"Until":             func(r *rf.Record) { r.Until = r.Until.Add(time.Hour) },
 		"Expiry":            func(r *rf.Record) { r.Token.Expiry = r.Token.Expiry.Add(1) },
 		"no Expiry":         func(r *rf.Record) { r.Token.Expiry = time.Time{} },
 		"Expiry for Issued": func(r *rf.Record) { r.Token.Expiry, r.Issued = r.Issued, r.Token.Expiry },
@@ -392,17 +420,43 @@ func TestStorageSaveReplacesWhatItCantUnseal(t *testing.T) {
 	require.Equal(t, stored.Record.Token.AccessToken, save(t, e, late, 0).Record.Token.AccessToken)
 }
 
-// To whom has seen a record, one that can't be unsealed in its place is as
-// good as a Delete. That is what the pipeline knows how to go on from.
-func TestStorageSaveOverAnothersSecretSaysGone(t *testing.T) {
+// A record that can't be unsealed is as good as a record that the wrapped Storage has
+// lost: whatever the caller has seen, Save replaces it.
+func TestStorageSaveOverAnothersSecretReplacesIt(t *testing.T) {
 	below := rf.NewMemoryStorage()
 	e := seal(t, below, "new")
 	seen := save(t, e, fullRecord(), 0).Record.Stamp
 	theirs := save(t, seal(t, below, "theirs", "new"), fullRecord(), seen).Record.Stamp
-	got := save(t, e, fullRecord(), seen)
-	require.Nil(t, got.Record)
-	require.Equal(t, theirs, load(t, below, "pre:user").Record.Stamp, "nothing was stored")
-	require.Equal(t, theirs+1, save(t, e, fullRecord(), 0).Record.Stamp)
+	require.Equal(t, theirs+1, save(t, e, fullRecord(), seen).Record.Stamp)
+}
+
+// A Save from before a logout stays one, though a record that can't be unsealed has
+// taken the place of the tombstone; and what a logout removes needs no key.
+func TestStorageTombstoneHoldsBesideARecordThatCantBeUnsealed(t *testing.T) {
+	below := rf.NewMemoryStorage()
+	e, theirs := seal(t, below, "new"), seal(t, below, "theirs")
+	before := save(t, e, fullRecord(), 0).Record.Stamp
+	gone, err := e.Delete(t.Context(), "pre:user", before)
+	require.NoError(t, err)
+	require.Equal(t, rf.Entry{Gone: 2}, gone)
+	require.EqualValues(t, 3, save(t, theirs, fullRecord(), gone.Gone).Record.Stamp)
+	require.Equal(t, gone, load(t, e, "pre:user"), "their record is missing, the tombstone isn't")
+
+	for _, late := range []uint64{0, before} {
+		require.Equal(t, gone, save(t, e, fullRecord(), late), "from before the logout")
+		got, err := e.Delete(t.Context(), "pre:user", late)
+		require.NoError(t, err)
+		require.Equal(t, gone, got)
+	}
+	require.NotNil(t, load(t, theirs, "pre:user").Record, "a late Delete ends no later login")
+
+	again, err := e.Delete(t.Context(), "pre:user", gone.Gone)
+	require.NoError(t, err)
+	require.Equal(t, rf.Entry{Gone: 4}, again)
+	require.Equal(t, again, load(t, below, "pre:user"), "nothing but the tombstone is left")
+
+	save(t, theirs, fullRecord(), again.Gone)
+	require.EqualValues(t, 6, save(t, e, fullRecord(), again.Gone).Record.Stamp, "a login after the logout")
 }
 
 // rivalled lets others write between any two calls.
@@ -430,15 +484,18 @@ func TestStorageSaveGivesUpOnRivalsWithOtherKeys(t *testing.T) {
 	require.ErrorContains(t, err, "keyring")
 	require.LessOrEqual(t, rival.saves, 5)
 
-	// Deleted in between, it is saved all the same.
+	// A logout in between holds.
 	rival.saves = 0
 	rival.write = func(key string) {
 		if rival.saves == 2 {
-			require.NoError(t, below.Delete(t.Context(), key))
+			_, err := below.Delete(t.Context(), key, load(t, below, key).Version())
+			require.NoError(t, err)
 		}
 	}
-	require.NotNil(t, save(t, e, fullRecord(), 0).Record)
-	require.Equal(t, 3, rival.saves)
+	got := save(t, e, fullRecord(), 0)
+	require.Nil(t, got.Record)
+	require.NotZero(t, got.Gone)
+	require.Equal(t, 2, rival.saves)
 }
 
 func TestStorageSaveOverAStorageThatChangesRecordsIsAnError(t *testing.T) {
@@ -458,7 +515,8 @@ func TestStorageHandsErrorsThrough(t *testing.T) {
 	_, err = e.Save(t.Context(), "pre:user", fullRecord(), 0)
 	require.Same(t, want, err)
 	require.Same(t, want, e.Revoke(t.Context(), "k", 1))
-	require.Same(t, want, e.Delete(t.Context(), "k"))
+	_, err = e.Delete(t.Context(), "k", 0)
+	require.Same(t, want, err)
 	_, err = seal(t, broken{nil}, "new").Load(t.Context(), "k")
 	require.ErrorContains(t, err, "0 entries for 1 keys")
 }
@@ -471,7 +529,9 @@ func (s broken) Save(context.Context, string, rf.Record, uint64) (rf.Entry, erro
 	return rf.Entry{}, s.err
 }
 func (s broken) Revoke(context.Context, string, uint64) error { return s.err }
-func (s broken) Delete(context.Context, ...string) error      { return s.err }
+func (s broken) Delete(context.Context, string, uint64) (rf.Entry, error) {
+	return rf.Entry{}, s.err
+}
 
 func TestNewReportsMistakesWithoutKeys(t *testing.T) {
 	const secret = "hunter2-hunter2-hunter2-hunter2!"
@@ -569,20 +629,6 @@ func (s *sink) Save(_ context.Context, _ string, r rf.Record, _ uint64) (rf.Entr
 	return rf.Entry{Record: &r}, nil
 }
 
-func TestStorageNeverUsesANonceTwice(t *testing.T) {
-	below := new(sink)
-	e := seal(t, below, "k")
-	const header, nonce = len("rfs1\x00") + 1 + len("k"), 12
-	r := rf.Record{Key: "k", Token: &rf.Token{AccessToken: "a"}}
-	seen := make(map[string]bool)
-	for range 10_000 {
-		_, err := e.Save(t.Context(), "k", r, 0)
-		require.NoError(t, err)
-		seen[below.stored.Token.AccessToken[header:header+nonce]] = true
-	}
-	require.Len(t, seen, 10_000)
-}
-
 func FuzzUnseal(f *testing.F) {
 	below := rf.NewMemoryStorage()
 	e := seal(f, below, "a", "b")
@@ -614,4 +660,16 @@ func FuzzUnseal(f *testing.F) {
 			t.Fatalf("%q became %v", data, got)
 		}
 	})
+}
+
+func TestNoEncodingShowsAKey(t *testing.T) {
+	const secret = "hunter2hunter2hunter2hunter2hunt"
+	key := sealedstorage.Key{ID: "k1", Secret: []byte(secret)}
+	for _, v := range []any{key, &key, []sealedstorage.Key{key}, sealedstorage.Config{Keys: []sealedstorage.Key{key}}} {
+		var g, x bytes.Buffer
+		_ = gob.NewEncoder(&g).Encode(v)
+		_ = xml.NewEncoder(&x).Encode(v)
+		require.NotContains(t, g.String(), secret)
+		require.NotContains(t, x.String(), secret)
+	}
 }

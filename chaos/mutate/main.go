@@ -1,5 +1,5 @@
-// Command mutate shows that the chaos run can fail: it breaks requestforge in
-// one way after the other, and checks that a run notices each.
+// Command mutate shows that the chaos run and the tests can fail: it breaks
+// requestforge in one way after the other, and checks that tests or a run notice each.
 //
 //	go run ./mutate
 //
@@ -18,6 +18,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -34,25 +35,37 @@ type mutation struct {
 }
 
 var mutations = []mutation{{
+	name: "whose token: the key doesn't say",
+	file: "pipeline_identity.go",
+	old:  "	return key + \"@\" + hex.EncodeToString(h.Sum(nil)[:10])\n",
+	new:  "	_ = hex.EncodeToString\n	return key\n",
+	want: []string{oracle.RuleIdentity},
+}, {
+	name: "whose token: a rotated secret makes it somebody else's",
+	file: "pipeline_identity.go",
+	old:  "	return said\n",
+	new:  "	var w bytes.Buffer\n	if d, ok := f.(Fingerprinter); ok {\n		d.Fingerprint(&w)\n	}\n	return said + w.String()\n",
+	want: []string{oracle.RuleTakeover},
+}, {
 	name: "no stamp compared: the late refusal of an old token kills the new one",
-	file: "pipeline_ledger.go",
+	file: "pipeline_ledger_blame.go",
 	old: `	switch {
 	case h == nil || !l.live(h):
-		return nil, nil
+		return nil, nil, false
 	case l.replacedLocked(h):`,
 	new: `	if h != nil {
-		h = l.entries[h.step.index].token
+		h = l.entry(h.step.index).token
 	}
 	switch {
 	case h == nil || !l.live(h):
-		return nil, nil
+		return nil, nil, false
 	case false:`,
 	want: []string{oracle.RuleTokens},
 }, {
 	name: "origin check off",
 	file: "auth_transport.go",
-	old:  `	if !r.origins.Match(u) || `,
-	new:  `	if false && !r.origins.Match(u) || `,
+	old:  `	if !moves && !r.origins.Match(u) || `,
+	new:  `	if !moves && false || `,
 	want: []string{oracle.RulePlace},
 }, {
 	name: "body closed twice",
@@ -68,14 +81,26 @@ var mutations = []mutation{{
 `,
 	want: []string{oracle.RuleBodies},
 }, {
-	name: "no bucket",
-	file: "pipeline_ledger.go",
-	old:  `	case !l.bucket.Take(now):`,
-	new:  `	case !l.bucket.Take(now) && false:`,
-	want: []string{oracle.RuleFetches},
+	name: "a request that waits holds its connection",
+	file: "internal/roundtrip/body.go",
+	old:  "	if resp.Body == nil {\n		resp.Body = http.NoBody\n	}\n	switch resp.Body.(type) {\n	case *inMemory,",
+	new:  "	if resp.Body == nil {\n		resp.Body = http.NoBody\n	}\n	if resp.Body != nil {\n		return\n	}\n	switch resp.Body.(type) {\n	case *inMemory,",
+	want: []string{oracle.RuleHeld},
+}, {
+	name: "no retry budget",
+	file: "retry_transport.go",
+	old:  " || !t.budget.Take(time.Now()) {",
+	new:  " || !t.budget.Take(time.Now()) && false {",
+	want: []string{oracle.RuleRetries},
+}, {
+	name: "sends have no number",
+	file: "exchange.go",
+	old:  "	ctx = context.WithValue(ctx, sendNumberKey{}, max(above, int(before))+1)\n",
+	new:  "	_, _ = above, before\n",
+	want: []string{oracle.RuleNumber},
 }, {
 	name: "POST retried",
-	file: "retry_transport.go",
+	file: "retry_outcome.go",
 	old:  `	case "", "GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE":`,
 	new:  `	case "", "GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE", "POST":`,
 	want: []string{oracle.RuleDuplicate},
@@ -89,7 +114,10 @@ func main() {
 	seed := flag.String("seed", "1", "the seed of each run")
 	last := flag.String("for", "10s", "how long each run takes")
 	requests := flag.String("requests", "8000", "how many requests each run sends")
+	only := flag.String("only", "", "do those whose name has this text; empty: all")
 	flag.Parse()
+	mutations = slices.DeleteFunc(mutations, func(mut mutation) bool { return !strings.Contains(mut.name, *only) })
+	testedMutations = slices.DeleteFunc(testedMutations, func(mut tested) bool { return !strings.Contains(mut.name, *only) })
 	m := mutator{args: []string{"-seed", *seed, "-for", *last, "-requests", *requests}}
 	switch err := m.all(); {
 	case errors.Is(err, errUnnoticed):
@@ -123,6 +151,19 @@ func (m *mutator) all() (err error) {
 	}
 
 	result := error(nil)
+	for i, mut := range testedMutations {
+		start := time.Now()
+		wrong, err := m.notice(i, mut)
+		switch {
+		case err != nil:
+			return fmt.Errorf("%s: %w", mut.name, err)
+		case wrong != "":
+			fmt.Printf("FAIL  %s: %s\n", mut.name, wrong)
+			result = errUnnoticed
+		default:
+			fmt.Printf("ok    %s: noticed after %.0f s\n", mut.name, time.Since(start).Seconds())
+		}
+	}
 	out, failed, err := m.run(plain)
 	switch {
 	case err != nil:
@@ -174,6 +215,18 @@ func verdict(out string) string {
 
 // build makes the binary with a mutation.
 func (m *mutator) build(i int, mut mutation) (bin string, err error) {
+	name := fmt.Sprintf("mutant%d", i+1)
+	overlay, err := m.overlay(name, mut)
+	if err != nil {
+		return "", err
+	}
+	bin = filepath.Join(m.dir, name)
+	return bin, build(bin, overlay)
+}
+
+// overlay writes a changed copy of a mutation's file, and what go build has to be told
+// of it.
+func (m *mutator) overlay(name string, mut mutation) (path string, err error) {
 	root, err := filepath.Abs("..")
 	if err != nil {
 		return "", err
@@ -187,18 +240,15 @@ func (m *mutator) build(i int, mut mutation) (bin string, err error) {
 	if err != nil {
 		return "", err
 	}
-	bin = filepath.Join(m.dir, fmt.Sprintf("mutant%d", i+1))
-	if err := os.WriteFile(bin+".go", []byte(changed), 0o644); err != nil {
+	path = filepath.Join(m.dir, name)
+	if err := os.WriteFile(path+".go", []byte(changed), 0o644); err != nil {
 		return "", err
 	}
-	overlay, err := json.Marshal(map[string]any{"Replace": map[string]string{source: bin + ".go"}})
+	overlay, err := json.Marshal(map[string]any{"Replace": map[string]string{source: path + ".go"}})
 	if err != nil {
 		return "", err
 	}
-	if err := os.WriteFile(bin+".json", overlay, 0o644); err != nil {
-		return "", err
-	}
-	return bin, build(bin, bin+".json")
+	return path + ".json", os.WriteFile(path+".json", overlay, 0o644)
 }
 
 // apply changes the text of the mutation's file.

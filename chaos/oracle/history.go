@@ -20,7 +20,7 @@ func (v *Verdict) History(id int) []string {
 		lines = append(lines, line{at, fmt.Sprintf(format, args...)})
 	}
 	if r := v.byID[id]; r != nil {
-		add(r.Began, "call    %s %s, body %s, context until %v", r.Method, r.URL, r.Body, r.Due.Round(time.Millisecond))
+		add(r.Began, "call    by process %d, %s %s, body %s, context until %v", r.Process, r.Method, r.URL, r.Body, r.Due.Round(time.Millisecond))
 		if r.Ended != 0 {
 			add(r.Ended, "result  %d %s %s", r.Status, r.Failure, r.Err)
 		}

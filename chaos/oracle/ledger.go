@@ -15,6 +15,7 @@ type Rules struct {
 	AuthReplays int           // sends again after a refusal
 	BucketSize  int           // invalidations at once ...
 	BucketEvery time.Duration // ... and one more so often
+	RetryBudget int           // sends again after failures at once, over all requests of a process
 	Memory      time.Duration // the longest that a failed fetch is remembered, unless a Retry-After is longer
 	Grace       time.Duration // what a caller may take beyond its context
 
@@ -22,8 +23,9 @@ type Rules struct {
 	// machine may take a goroutine's time away between an act and its note.
 	Slack time.Duration
 
-	// Renewals is how many natural ends of tokens fall into the run.
-	Renewals int
+	// RenewEvery has, for each step whose tokens end by themselves, how soon
+	// after a token comes the next one at the earliest.
+	RenewEvery []time.Duration
 }
 
 // Run is everything that was seen. Times are from its beginning.
@@ -38,12 +40,23 @@ type Run struct {
 	AuthCalls   []*AuthCall
 	Revocations []Revocation
 	Refusals    []Window // an API refused every token
+	Troubles    []Window // the storage failed or hung
+	Logouts     []Logout
+	Processes   []*Process // by their number; each takes the place of the one before
 	Notes       []Note
+	SpoiltSaves []time.Duration // saves that the storage failed
 
-	Spared         uint64 // by the pipeline's own count
 	FamiliesKilled int    // refresh tokens that came twice
-	SpoiltSaves    int    // saves that the storage failed
 	Leaked         string // goroutines left at the end; "" if none
+}
+
+// Process is one process of the application: a client, with a pipeline and a bucket of
+// its own. All processes share one storage.
+type Process struct {
+	Identity     string        // who its steps log in as
+	Rotated      bool          // it has another secret than the one before, and else the same configuration
+	Began, Ended time.Duration // Ended is when the next one took its place; 0: never. Requests go on
+	Spared       uint64        // by the pipeline's own count
 }
 
 // BodyKind says how a request's body can be had again.
@@ -73,6 +86,7 @@ const (
 // Request is one call of a caller, redirects and all.
 type Request struct {
 	ID       int
+	Process  int
 	Method   string
 	URL      string
 	Body     BodyKind
@@ -99,12 +113,15 @@ type Hop struct {
 // Send is one request that the stack handed to net/http.
 type Send struct {
 	ID, Hop, N   int // N counts the sends of the hop, from 1
+	Process      int // whose connection it was
 	Origin, Path string
 	Token        string // its label: "user-3"
 	Began, Ended time.Duration
 	Status       int // 0: an error
+	Number       int // the send's own word for N
 	Opened       bool
-	Closes       int // of the response's body
+	Freed        time.Duration // when the response's body was read to its end, or closed: the connection is free; 0: never
+	Closes       int           // of the response's body
 }
 
 // Visit is one request that a server has seen.
@@ -125,6 +142,13 @@ type Visit struct {
 // AuthCall is one request to the auth server.
 type AuthCall struct {
 	Step         string
+	Process      int           // that has asked; -1: none of the run's
+	Sent         time.Duration // by the client
+	Left         time.Duration // when the client had the whole answer, or gave up; 0: never
+	Heard        bool          // the client had the whole answer
+	Brought      []string      // labels of the tokens in the request
+	Gave         []string      // and of those in the answer
+	Refresh      bool          // it carries a refresh token
 	Began, Ended time.Duration
 	Outcome      AuthOutcome
 	Status       int // 0: none
@@ -147,14 +171,23 @@ type Revocation struct {
 	Step string
 }
 
+// Logout is a Forget, while it took.
+type Logout struct {
+	Window
+	Identity string
+	Process  int  // in which it was; -1: in one that did nothing else
+	Told     bool // the storage knows of it
+}
+
 // Window is a span of time.
 type Window struct{ From, To time.Duration }
 
 // Note is what the pipeline has logged while it worked for a request.
 type Note struct {
-	ID   int // 0: for nobody's request
-	At   time.Duration
-	Kind NoteKind
+	ID      int // 0: for nobody's request
+	Process int
+	At      time.Duration
+	Kind    NoteKind
 }
 
 // NoteKind is the kind of a Note.

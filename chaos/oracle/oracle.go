@@ -27,6 +27,13 @@ const (
 	RuleBodies       = "a body not closed once"
 	RuleIntegrity    = "a body or an answer that is not the request's own"
 	RuleFamilies     = "a refresh token spent twice"
+	RuleLogout       = "a token from before a logout sent after it"
+	RuleIdentity     = "a token of another identity"
+	RuleRefresh      = "a refresh token sent again, or after a newer one"
+	RuleTakeover     = "a login for a secret that was rotated"
+	RuleRetries      = "more retries than the budget of all requests"
+	RuleHeld         = "a connection held while its request waits"
+	RuleNumber       = "a send that says another number"
 	RuleGoroutines   = "goroutines left"
 	RuleLedger       = "ledgers that contradict each other"
 )
@@ -36,16 +43,19 @@ const (
 	ApartRefusing = "the API refused every token"
 	ApartBucket   = "the pipeline's bucket was empty"
 	ApartAuth     = "the auth server could not serve"
+	ApartLogout   = "everything was forgotten meanwhile"
 	ApartOneShot  = "the body could not be sent again"
 	ApartReading  = "the body was still being read"
 	ApartAgain    = "revoked again before each replay arrived"
-	ApartGone     = "its caller had given up"
+	ApartGone     = "its caller had given up, or no time left"
+	ApartYoung    = "its caller had no time to wait for a young token"
 )
 
 // Violation is one breach of a rule.
 type Violation struct {
 	Rule string
 	ID   int // of the request; 0: none
+	Also int // another request that explains it; 0: none
 	Text string
 }
 
@@ -63,6 +73,8 @@ type Verdict struct {
 	MostFetches, MostTokens int           // the bounds
 	Sends                   int           // by the stack
 	Resends                 int           // by net/http itself, of requests that are safe to repeat
+	Retries                 int           // sends after a failure
+	Waits, Held             int           // waits of at least LongWait between two sends, and those during which a connection was held
 	Slowest                 time.Duration // the longest call
 	Overtime                time.Duration // the longest that a caller took beyond its context
 	Duplicate               int           // deliveries after a 401, 429 or 503 with Retry-After that repeated no work
@@ -71,8 +83,10 @@ type Verdict struct {
 	hops   map[key]*hop
 	byID   map[int]*Request
 	notes  map[int][]Note
+	grant  map[string]*AuthCall   // by the label of what was granted
+	shown  map[string][]*AuthCall // by refresh token: the calls that brought it
 	charge []charge
-	newer  []*Send // the first send of each token that is newer than those before
+	newer  map[int][]*Send // by process: the first send of each token that is newer than those before
 }
 
 type key struct{ id, hop int }
@@ -95,6 +109,7 @@ func Judge(run *Run) *Verdict {
 		hops:     make(map[key]*hop),
 		byID:     make(map[int]*Request),
 		notes:    make(map[int][]Note),
+		newer:    make(map[int][]*Send),
 	}
 	v.index()
 	v.callers()
@@ -103,17 +118,25 @@ func Judge(run *Run) *Verdict {
 		v.budget(h)
 		v.duplicates(h)
 		v.integrity(h)
+		v.numbers(h)
 	}
 	v.places()
 	v.stale()
 	v.fetches()
+	v.processes()
+	v.logouts()
+	v.identities()
+	v.refreshes()
+	v.takeovers()
+	v.retries()
+	v.connections()
 	v.bodies()
 	v.leftovers()
 	return v
 }
 
 func (v *Verdict) report(rule string, id int, format string, args ...any) {
-	v.Violations = append(v.Violations, Violation{rule, id, fmt.Sprintf(format, args...)})
+	v.Violations = append(v.Violations, Violation{Rule: rule, ID: id, Text: fmt.Sprintf(format, args...)})
 }
 
 // index sorts the ledgers by request and hop.
@@ -125,10 +148,10 @@ func (v *Verdict) index() {
 		v.hops[key{h.ID, h.Hop}] = &hop{Hop: h, req: v.byID[h.ID], visits: make(map[int][]*Visit)}
 	}
 	for _, s := range v.run.Sends {
-		if h := v.hops[key{s.ID, s.Hop}]; h != nil && h.req != nil {
+		if h := v.hops[key{s.ID, s.Hop}]; h != nil && h.req != nil && h.req.Process == s.Process {
 			h.sends = append(h.sends, s)
 		} else {
-			v.report(RuleLedger, s.ID, "send %d of hop %d belongs to no call", s.N, s.Hop)
+			v.report(RuleLedger, s.ID, "send %d of hop %d belongs to no call of its process", s.N, s.Hop)
 		}
 	}
 	for _, h := range v.hops {
@@ -146,12 +169,14 @@ func (v *Verdict) index() {
 		v.notes[n.ID] = append(v.notes[n.ID], n)
 	}
 	for _, s := range slices.SortedFunc(slices.Values(v.run.Sends), func(a, b *Send) int { return cmp.Compare(a.Began, b.Began) }) {
-		if n := len(v.newer); s.Token != "" && (n == 0 || ordinal(s.Token) > ordinal(v.newer[n-1].Token)) {
-			v.newer = append(v.newer, s)
+		of := v.newer[s.Process]
+		if n := len(of); s.Token != "" && (n == 0 || ordinal(s.Token) > ordinal(of[n-1].Token)) {
+			v.newer[s.Process] = append(of, s)
 		}
 	}
 	v.Sends = len(v.run.Sends)
 	v.charges()
+	v.grants()
 }
 
 func (v *Verdict) inOrder() []*hop {
@@ -191,11 +216,12 @@ func (v *Verdict) callers() {
 		}
 		switch r.Failure {
 		case NoToken:
-			if !v.authTrouble(r.Began, r.Ended) {
+			forgotten := strings.Contains(r.Err, "everything was forgotten") && v.loggedOut(r.Process, r.Began, r.Ended)
+			if !forgotten && !v.authTrouble(r.Process, r.Began, r.Ended) {
 				v.report(RuleUnserved, r.ID, "%s", r.Err)
 			}
 		case EndedContext:
-			if r.Ended+v.run.Slack < r.Due {
+			if r.Ended+v.run.Slack < r.Due && !v.inherited(r) {
 				v.report(RuleUnexplained, r.ID, "%v before its context ended: %s", r.Due-r.Ended, r.Err)
 			}
 		case BrokenNetwork, BrokenBody:
@@ -204,6 +230,30 @@ func (v *Verdict) callers() {
 			}
 		case WrongBody:
 			v.report(RuleIntegrity, r.ID, "%s", r.Err)
+		}
+	}
+}
+
+// inherited reports whether net/http may have given r a connection on which it was just
+// ending another caller's request: then both end with the other's context. The stack
+// has no part in that, and hands the error on.
+func (v *Verdict) inherited(r *Request) bool {
+	for n := 1; ; n++ {
+		h := v.hops[key{r.ID, n}]
+		if h == nil {
+			return false
+		}
+		for _, s := range h.sends {
+			if s.Status != 0 || s.Ended == 0 || len(h.visits[s.N]) > 0 {
+				continue
+			}
+			if slices.ContainsFunc(v.run.Sends, func(o *Send) bool {
+				caller := v.byID[o.ID]
+				return o.ID != s.ID && o.Process == s.Process && o.Origin == s.Origin && o.Status == 0 && o.Ended != 0 &&
+					o.Ended <= s.Ended && o.Ended+v.run.Slack >= s.Began && caller != nil && caller.Failure == EndedContext && caller.Ended+v.run.Slack >= caller.Due
+			}) {
+				return true
+			}
 		}
 	}
 }
@@ -261,14 +311,17 @@ func (v *Verdict) excuse(h *hop, last *Send) (reason, why string) {
 	}
 	for _, n := range v.notes[h.ID] {
 		if n.Kind == Spared && n.At >= last.Began && n.At <= h.Ended {
-			if due := v.outstanding(n.At); due < v.run.BucketSize {
+			if due := v.outstanding(h.req.Process, n.At); due < v.run.BucketSize {
 				return "", fmt.Sprintf("the pipeline said that its bucket is empty, but only %d of its %d drops were in use", due, v.run.BucketSize)
 			}
-			if newer := v.newest(last.Ended); ordinal(newer) > ordinal(last.Token) {
+			if newer := v.newest(h.req.Process, last.Ended); ordinal(newer) > ordinal(last.Token) {
 				return "", fmt.Sprintf("%s was spared, although the pipeline had %s already", last.Token, newer)
 			}
 			return ApartBucket, ""
 		}
+	}
+	if v.loggedOut(h.req.Process, h.sends[0].Began, h.Ended) {
+		return ApartLogout, ""
 	}
 	var refused []string
 	for _, s := range h.sends {
@@ -276,7 +329,7 @@ func (v *Verdict) excuse(h *hop, last *Send) (reason, why string) {
 			refused = append(refused, s.Token)
 		}
 	}
-	if len(refused) > v.run.AuthReplays {
+	if len(refused)-h.waits() > v.run.AuthReplays {
 		if slices.Sort(refused); len(slices.Compact(refused)) <= v.run.AuthReplays {
 			return "", "a token was replayed that the same request had seen refused"
 		}
@@ -287,21 +340,14 @@ func (v *Verdict) excuse(h *hop, last *Send) (reason, why string) {
 		return ApartOneShot, ""
 	case h.req.LastRead >= last.Ended && h.req.Body == KeptBody:
 		return ApartReading, ""
-	case h.req.Due <= h.Ended:
+	case h.req.Due <= h.Ended+v.run.Slack: // what is left is too short for another wait
 		return ApartGone, ""
-	case v.authTrouble(last.Ended, h.Ended):
+	case v.tooYoung(h, last):
+		return ApartYoung, ""
+	case v.authTrouble(h.req.Process, last.Ended, h.Ended):
 		return ApartAuth, ""
 	}
 	return "", fmt.Sprintf("%s was dead, the auth server well, and the request could have been sent again", last.Token)
-}
-
-// newest returns the newest token that had been sent before a moment.
-func (v *Verdict) newest(before time.Duration) string {
-	i, _ := slices.BinarySearchFunc(v.newer, before, func(s *Send, t time.Duration) int { return cmp.Compare(s.Began, t) })
-	if i == 0 {
-		return ""
-	}
-	return v.newer[i-1].Token
 }
 
 // ordinal is the number in a token's label: the auth server counts.
@@ -310,40 +356,11 @@ func ordinal(label string) int {
 	return n
 }
 
-// authTrouble reports whether the auth server gave a reason to have no token
-// between from and to: a call that was spoilt, or one that was refused because
-// of more revocations than one blame of a parent can mend. What is remembered
-// of such a call counts, too.
-func (v *Verdict) authTrouble(from, to time.Duration) bool {
-	slack := v.run.Slack
-	for _, c := range v.run.AuthCalls {
-		if c.Began > to+slack || c.Outcome == Granted {
-			continue
-		}
-		if c.Ended != 0 && c.Ended+max(v.run.Memory, c.RetryAfter)+slack < from {
-			continue
-		}
-		if c.Outcome == Spoilt || v.revocations(c.Began-2*slack, to) >= 2 {
-			return true
-		}
-	}
-	return v.revocations(from-slack, to) >= 3 // dead on arrival in each round
-}
-
-func (v *Verdict) revocations(from, to time.Duration) int {
-	n := 0
-	for _, r := range v.run.Revocations {
-		if r.At >= from && r.At <= to {
-			n++
-		}
-	}
-	return n
-}
-
 // charge is a drop that an invalidation has taken from the bucket.
 type charge struct {
-	at     time.Duration
-	repaid time.Duration // when a replay was accepted; 0: never
+	process int
+	at      time.Duration
+	repaid  time.Duration // when a replay was accepted; 0: never
 }
 
 // charges pairs the invalidations of each request with the replay that proved
@@ -361,7 +378,7 @@ func (v *Verdict) charges() {
 			if note.Kind != Invalidated {
 				continue
 			}
-			c := charge{at: note.At}
+			c := charge{process: v.byID[id].Process, at: note.At}
 			for _, s := range sends {
 				if s.Began < note.At || s.Status == 401 {
 					continue
@@ -376,12 +393,30 @@ func (v *Verdict) charges() {
 	}
 }
 
-// outstanding returns how many drops may have been missing from the bucket.
-func (v *Verdict) outstanding(at time.Duration) int {
+// outstanding returns how many drops may have been missing from a process's bucket.
+func (v *Verdict) outstanding(process int, at time.Duration) int {
 	oldest := at - time.Duration(v.run.BucketSize)*v.run.BucketEvery - v.run.Slack
 	n := 0
 	for _, c := range v.charge {
-		if c.at >= oldest && c.at <= at+v.run.Slack && (c.repaid == 0 || c.repaid >= at-v.run.Slack) {
+		if c.process == process && c.at >= oldest && c.at <= at+v.run.Slack && (c.repaid == 0 || c.repaid >= at-v.run.Slack) {
+			n++
+		}
+	}
+	return n
+}
+
+// youngTries is how often a token that is seconds old is sent again after its
+// refusal, beside the replays: the server may not know the token yet.
+const youngTries = 4
+
+// waits counts the sends of a token right after its own refusal, as far as
+// youngTries allows them.
+func (h *hop) waits() int {
+	n, tries := 0, map[string]int{}
+	for i, s := range h.sends[1:] {
+		before := h.sends[i]
+		if before.Status == 401 && before.Token == s.Token && tries[s.Token] < youngTries {
+			tries[s.Token]++
 			n++
 		}
 	}
@@ -391,6 +426,9 @@ func (v *Verdict) outstanding(at time.Duration) int {
 // budget checks how often a hop was sent.
 func (v *Verdict) budget(h *hop) {
 	budget := v.run.RetryMax + 1 + v.run.AuthReplays
+	if len(h.sends) > budget {
+		budget += h.waits()
+	}
 	if len(h.sends) > budget {
 		v.report(RuleBudget, h.ID, "hop %d was sent %d times; the budget is %d", h.Hop.Hop, len(h.sends), budget)
 	}
@@ -461,73 +499,6 @@ func (v *Verdict) places() {
 	}
 }
 
-// stale checks that no token goes out any more long after a refusal of it was
-// dealt with. A refusal that was spared, or that came of an API which refuses
-// everything, says nothing about the token.
-func (v *Verdict) stale() {
-	known := make(map[string]time.Duration) // since when a token is known to be dead
-	for _, h := range v.hops {
-		for i, s := range h.sends {
-			seen := h.visit(s.N)
-			if s.Status != 401 || seen == nil || seen.Live || seen.Refusing {
-				continue
-			}
-			dealt := h.Ended
-			if i+1 < len(h.sends) {
-				dealt = h.sends[i+1].Began
-			}
-			spared := slices.ContainsFunc(v.notes[s.ID], func(n Note) bool {
-				return n.Kind == Spared && n.At >= s.Ended && (dealt == 0 || n.At <= dealt)
-			})
-			if old, ok := known[s.Token]; dealt != 0 && !spared && (!ok || dealt < old) {
-				known[s.Token] = dealt
-			}
-		}
-	}
-	for _, s := range v.run.Sends {
-		if since, ok := known[s.Token]; ok && s.Token != "" && s.Began > since+v.run.Slack {
-			v.report(RuleStale, s.ID, "%s was sent %v after its refusal had been dealt with", s.Token, s.Began-since)
-		}
-	}
-}
-
-// fetches checks what the revocations have cost the auth server: in all no
-// more than three times the steps below them, and no more than one new token
-// of the last step for each. A refusal that comes late, for a token that was
-// replaced long since, is no reason for either.
-func (v *Verdict) fetches() {
-	leaf := v.run.Steps[len(v.run.Steps)-1]
-	for _, c := range v.run.AuthCalls {
-		if c.Outcome == Spoilt {
-			v.Spoilt++
-			continue
-		}
-		v.Fetches++
-		if c.Outcome == Granted && c.Step == leaf {
-			v.Tokens++
-		}
-	}
-	down, futile := 0, 0 // steps below revocations; invalidations that a refusing API can cause
-	for _, rev := range v.run.Revocations {
-		down += len(v.run.Steps) - slices.Index(v.run.Steps, rev.Step)
-	}
-	for _, w := range v.run.Refusals {
-		futile += v.run.BucketSize + 1 + int((w.To-w.From)/v.run.BucketEvery)
-	}
-	steps, revs, faults := len(v.run.Steps), len(v.run.Revocations), v.Spoilt+v.run.SpoiltSaves
-	v.MostFetches = 3*down + 3*steps + 3*v.run.Renewals + steps*futile + faults
-	v.MostTokens = revs + 1 + v.run.Renewals + futile + faults
-	v.Allowance = fmt.Sprintf("3 x %d steps below %d revocations, 3 x %d of the first login, 3 x %d tokens that end by themselves, "+
-		"%d x %d invalidations while an API refuses everything, %d spoilt fetches, %d spoilt saves",
-		down, revs, steps, v.run.Renewals, steps, futile, v.Spoilt, v.run.SpoiltSaves)
-	if v.Fetches > v.MostFetches {
-		v.report(RuleFetches, 0, "%d; allowed are %d: %s", v.Fetches, v.MostFetches, v.Allowance)
-	}
-	if v.Tokens > v.MostTokens {
-		v.report(RuleTokens, 0, "%d of step %s; allowed are %d: one for each of these, not three: %s", v.Tokens, leaf, v.MostTokens, v.Allowance)
-	}
-}
-
 // bodies checks that every body was closed: a request's exactly once where the
 // stack stands between it and net/http, which itself may close one twice when a
 // connection breaks.
@@ -548,18 +519,6 @@ func (v *Verdict) bodies() {
 
 // leftovers checks the counters of the whole run.
 func (v *Verdict) leftovers() {
-	spared := uint64(0)
-	for _, n := range v.run.Notes {
-		if n.Kind == Spared {
-			spared++
-		}
-	}
-	if spared != v.run.Spared {
-		v.report(RuleLedger, 0, "the pipeline counts %d refusals that it spared, its log has %d", v.run.Spared, spared)
-	}
-	if v.run.FamiliesKilled > 0 {
-		v.report(RuleFamilies, 0, "%d times", v.run.FamiliesKilled)
-	}
 	if v.run.Leaked != "" {
 		v.report(RuleGoroutines, 0, "%s", v.run.Leaked)
 	}

@@ -1,4 +1,4 @@
-// Who calls the API: goroutines that share one client and know nothing of tokens.
+// The callers of the API: goroutines that share a client and know nothing of tokens.
 
 package main
 
@@ -20,6 +20,14 @@ const callers, many = 8, 30
 type crowd struct {
 	client                 *http.Client
 	asked, refused, failed atomic.Int64
+	first                  atomic.Pointer[failure] // that a caller saw; nil: none
+}
+
+// failure is a request that didn't end well.
+type failure struct {
+	req    *http.Request
+	status int   // of the API's answer; 0: there was none
+	err    error // nil: there was an answer
 }
 
 func (c *crowd) get(path string) {
@@ -27,9 +35,14 @@ func (c *crowd) get(path string) {
 		return // the story is over; no need to wait for more of the same
 	}
 	c.asked.Add(1)
-	resp, err := c.client.Get(path)
+	req, err := http.NewRequest(http.MethodGet, path, nil)
+	if err != nil {
+		panic(err) // the paths are the program's own
+	}
+	resp, err := c.client.Do(req)
 	if err != nil {
 		c.failed.Add(1)
+		c.first.CompareAndSwap(nil, &failure{req: req, err: err})
 		return
 	}
 	defer resp.Body.Close()
@@ -39,11 +52,14 @@ func (c *crowd) get(path string) {
 		c.refused.Add(1)
 	case err != nil || resp.StatusCode != http.StatusOK:
 		c.failed.Add(1)
+	default:
+		return
 	}
+	c.first.CompareAndSwap(nil, &failure{req, resp.StatusCode, err})
 }
 
-// replayed is how many of their requests were: the API's refusals, but for those
-// that came through to them.
+// replayed is how many requests of the callers were replayed: the API's refusals,
+// without the refusals that a caller has seen.
 func (c *crowd) replayed(st authtest.Stats) int { return st.API.Refused - int(c.refused.Load()) }
 
 // all lets every caller send a number of requests, and waits for the answers.
@@ -60,7 +76,7 @@ func (c *crowd) all(path string, each int) {
 }
 
 // together lets every caller send a request, and holds the refusals back until
-// the last of them was refused, so that none profits from another's new token.
+// the last request was refused, so that no request profits from an early new token.
 func (c *crowd) together(srv *authtest.Server, path string) {
 	gate := srv.HoldRefusals()
 	answered, done := context.WithCancel(context.Background())

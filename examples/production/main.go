@@ -2,23 +2,32 @@
 //
 //	go run ./examples/production
 //
-// An app token is got with a client id and secret, a user token with that and
-// a password, and the API takes the user token. Both servers run in this
-// process (package authtest), and so does what goes wrong. What to look at:
+// The client gets an app token with a client id and secret, and with the app
+// token and a password a user token, which the API takes. Both servers run in
+// this process (package authtest), and all trouble happens here. In the source
+// look at:
 //
-//  1. setup is what an application writes. The rest of the program only makes
+//  1. setup, which an application writes. The rest of the program only makes
 //     trouble and watches.
-//  2. run is the day, an act at a time. Its callers (callers.go) never look at
-//     a token.
-//  3. What is printed below the title of an act are the log records of the
-//     pipeline and of the requests, put in a few words by story.go, and last
-//     what the servers counted meanwhile.
-//  4. verdict compares the servers' counters with what should have happened.
-//     If anything is off, it says what, and the exit status is 1.
+//  2. run, the day, an act at a time. The callers (callers.go) never look at a
+//     token.
+//  3. story.go, which prints the log records of the pipeline and of the
+//     requests below the title of each act, in a few words, and the servers'
+//     counters at the end of the act.
+//  4. verdict, which compares the servers' counters with the expected ones.
+//     If a counter is off, the exit status is 1.
 //
-// See the story fail with -replay=false: a refused request then isn't sent
-// again with a new token. See the log records themselves with -v, as JSON on
-// standard error; there is no token in them, and no password.
+// See the story fail. A report (report.go) then names the failed step, the
+// state of all steps and the setting to change:
+//
+//	-break client    the auth server has revoked the client's secret
+//	-break auth      the auth server is down, and stays down
+//	-break storage   the storage that the replicas of a service share is down;
+//	                 the requests go on, and the report says at what price
+//	-replay=false    a refused request isn't sent again with a new token
+//
+// See the log records with -v, as JSON on standard error. The records hold no
+// token and no password.
 package main
 
 import (
@@ -30,6 +39,7 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -37,14 +47,14 @@ import (
 	"github.com/requestforge/requestforge/authtest"
 )
 
-// setup makes the client. In production getenv is os.Getenv, alert calls
-// somebody, and replays is 1.
-func setup(getenv func(string) string, logger *slog.Logger, alert func(context.Context, error), replays int) (*http.Client, *requestforge.Pipeline, error) {
+// setup makes the client. In production getenv is os.Getenv, storage is module
+// redisstorage's, alert calls the person on duty, and replays is 1.
+func setup(getenv func(string) string, storage requestforge.Storage, logger *slog.Logger, alert func(context.Context, error), replays int) (*http.Client, *requestforge.Pipeline, error) {
 	tokens, err := requestforge.NewPipeline(requestforge.PipelineConfig{
 		Steps: []requestforge.Step{{
 			Name: "app_token",
 			TTL:  time.Hour,
-			Fetcher: &requestforge.BodyFetcher{
+			Fetcher: &requestforge.HTTPFetcher{
 				URL: getenv("AUTH_URL") + "/v1/app/token",
 				ClientAuth: &requestforge.ClientAuth{
 					ID: getenv("CLIENT_ID"), Secret: getenv("CLIENT_SECRET"), InBody: true,
@@ -55,15 +65,17 @@ func setup(getenv func(string) string, logger *slog.Logger, alert func(context.C
 			Name:      "user_token",
 			DependsOn: []string{"app_token"},
 			TTL:       30 * time.Minute,
-			Fetcher: &requestforge.BodyFetcher{
+			Fetcher: &requestforge.HTTPFetcher{
 				URL:        getenv("AUTH_URL") + "/v1/user/token",
 				HeaderFrom: map[string]string{"X-App-Token": "app_token"},
 				JSON:       map[string]string{"username": getenv("USERNAME"), "password": getenv("PASSWORD")},
 			},
 			OnError: alert,
 		}},
+		Storage:     storage,
 		KeyPrefix:   "myapp",
 		RefreshFrom: "user_token",
+		KeepAnswers: true, // for the report alone: no error and no record shows an answer
 		Logger:      logger,
 	})
 	if err != nil {
@@ -71,7 +83,7 @@ func setup(getenv func(string) string, logger *slog.Logger, alert func(context.C
 	}
 	transport, err := requestforge.NewTransport(requestforge.Config{
 		BaseURL:       getenv("API_URL"),
-		Tokens:        tokens,
+		Source:        tokens,
 		ExcludedPaths: []string{"/health"},
 		AuthRetry:     requestforge.SimpleAuthRetry(replays, 500*time.Millisecond),
 		Retry:         requestforge.ExponentialBackoff(3, time.Second, time.Minute),
@@ -84,58 +96,96 @@ func setup(getenv func(string) string, logger *slog.Logger, alert func(context.C
 	return &http.Client{Transport: transport, Timeout: 30 * time.Second}, tokens, nil
 }
 
-// run tells the story to out and returns what is wrong with it.
-func run(out io.Writer, raw slog.Handler, replays int) error {
+// trouble is what goes wrong beside the story.
+type trouble struct {
+	broken  string // client, auth or storage; "": nothing
+	replays int    // of a refused request
+}
+
+// run tells the story to out. The error says how the story went wrong.
+func run(out io.Writer, raw slog.Handler, of trouble) error {
 	var leaks atomic.Int64
 	srv, env := serve(&leaks)
 	defer srv.Close()
 	s := &story{out: out, srv: srv}
 	alert := func(context.Context, error) {
+		if of.broken == "client" || of.broken == "auth" {
+			s.line("OnError", "somebody is called")
+			return
+		}
 		s.line("OnError", "somebody is called, and starts the auth server again")
 		srv.Down(false)
 	}
+	var storage requestforge.Storage = requestforge.NewMemoryStorage()
+	switch of.broken {
+	case "client":
+		env["CLIENT_SECRET"] = "a-made-up-secret-of-last-year"
+	case "auth":
+		srv.Down(true)
+	case "storage":
+		storage = deadStorage{}
+	}
 	logger := slog.New(slog.NewMultiHandler(s, raw))
-	client, tokens, err := setup(func(name string) string { return env[name] }, logger, alert, replays)
+	client, tokens, err := setup(func(name string) string { return env[name] }, storage, logger, alert, of.replays)
 	if err != nil {
 		return err
 	}
 	c := &crowd{client: client}
 
-	s.act("A health check comes first. Its path is excluded: no token, no login")
-	c.get("/health")
-
-	s.act("%d callers at once, and there is no token yet", callers)
-	c.all("/user/profile", 1)
-
-	s.act("%d requests more, one login for all of them", callers*many)
-	c.all("/user/profile", many)
-
-	s.act("The user token is revoked while %d requests carry it", callers)
-	srv.Revoke("user_token")
-	c.together(srv, "/user/profile")
-
-	s.act("The app token is revoked, and with it what was made from it")
-	srv.Revoke("app_token")
-	c.together(srv, "/user/profile")
-
-	s.act("The auth server goes down. The token in use is as good as before")
-	srv.Down(true)
-	c.get("/health")
-	c.all("/user/profile", many)
-
-	s.act("Still down, and the application drops its user token. %d requests wait", callers)
-	if err := tokens.InvalidateStep(context.Background(), "user_token"); err != nil {
-		s.line("pipeline", err.Error()) // it is dead here all the same; other processes may not know
+	for _, act := range []struct {
+		title string
+		do    func()
+	}{
+		{"A health check comes first. Its path is excluded: no token, no login", func() {
+			c.get("/health")
+		}},
+		{fmt.Sprintf("%d callers at once, and there is no token yet", callers), func() {
+			c.all("/user/profile", 1)
+		}},
+		{fmt.Sprintf("%d requests more, one login for all of them", callers*many), func() {
+			c.all("/user/profile", many)
+		}},
+		{fmt.Sprintf("The user token is revoked while %d requests carry it", callers), func() {
+			srv.Revoke("user_token")
+			c.together(srv, "/user/profile")
+		}},
+		{"The app token is revoked, and with it what was made from it", func() {
+			srv.Revoke("app_token")
+			c.together(srv, "/user/profile")
+		}},
+		{"The auth server goes down. The token in use is as good as before", func() {
+			srv.Down(true)
+			c.get("/health")
+			c.all("/user/profile", many)
+		}},
+		{fmt.Sprintf("Still down, and the application drops its user token. %d requests wait", callers), func() {
+			if err := tokens.InvalidateStep(context.Background(), "user_token"); err != nil {
+				s.line("pipeline", strings.ReplaceAll(err.Error(), "\n", "; ")) // it is dead here all the same; other processes may not know
+			}
+			c.all("/user/profile", 1)
+		}},
+	} {
+		s.act(act.title)
+		if act.do(); c.failed.Load() > 0 {
+			break
+		}
 	}
-	c.all("/user/profile", 1)
 
 	s.summary(c)
-	return verdict(srv.Stats(), c, leaks.Load())
+	off := verdict(srv.Stats(), c, leaks.Load())
+	if n := c.failed.Load(); n > 0 {
+		off = fmt.Errorf("%d of %d requests have failed, and the story ended early", n, c.asked.Load())
+	}
+	if first := c.first.Load(); off != nil || of.broken != "" {
+		fmt.Fprintln(out)
+		report(out, client.Transport.(*requestforge.Transport), tokens, first)
+	}
+	return off
 }
 
-// serve starts the auth server and the API, and returns them with the
-// environment of an application that uses them. An API that gets a token on
-// its excluded path takes note of it.
+// serve starts the auth server and the API, and returns both with the
+// environment of an application. The API counts the tokens that come on the
+// excluded path in leaks.
 func serve(leaks *atomic.Int64) (*authtest.Server, map[string]string) {
 	env := map[string]string{
 		"CLIENT_ID": "myapp", "CLIENT_SECRET": "a-made-up-client-secret",
@@ -192,16 +242,23 @@ func verdict(st authtest.Stats, c *crowd, leaks int64) error {
 
 func main() {
 	replay := flag.Bool("replay", true, "send a refused request again with a new token; without it the story fails")
+	broken := flag.String("break", "", "what is broken beside the story: client, auth or storage")
 	verbose := flag.Bool("v", false, "write the log records to standard error, too, as JSON")
 	flag.Parse()
-	replays, raw := 1, slog.Handler(slog.DiscardHandler)
+	of, raw := trouble{*broken, 1}, slog.Handler(slog.DiscardHandler)
+	switch of.broken {
+	case "", "client", "auth", "storage":
+	default:
+		fmt.Fprintln(os.Stderr, "production: -break is client, auth or storage")
+		os.Exit(2)
+	}
 	if !*replay {
-		replays = 0
+		of.replays = 0
 	}
 	if *verbose {
 		raw = slog.NewJSONHandler(os.Stderr, nil)
 	}
-	if err := run(os.Stdout, raw, replays); err != nil {
+	if err := run(os.Stdout, raw, of); err != nil {
 		fmt.Fprintf(os.Stderr, "production: this is off:\n%v\n", err)
 		os.Exit(1)
 	}

@@ -10,6 +10,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/requestforge/requestforge"
 )
 
 // TestMain makes the test binary the program itself if it is told so, so that
@@ -72,8 +74,10 @@ func TestTheStoryFailsWithoutReplays(t *testing.T) {
 		t.Errorf("exit status %d, want 1", status)
 	}
 	contains(t, "stdout", stdout,
-		"   /user/profile   8 × 401 Unauthorized\n",
+		"   /user/profile   8 × 401 Unauthorized, given up: no replays left\n",
 		"Refusals seen by the callers: 8\n",
+		"   answer    401 Unauthorized\n",
+		"   to do     The API refuses the token, and the request's log record says in gave_up",
 	)
 	contains(t, "stderr", stderr,
 		"refusals seen by the callers: 8, not 0\n",
@@ -81,10 +85,73 @@ func TestTheStoryFailsWithoutReplays(t *testing.T) {
 	)
 }
 
+// What a person needs is below the story: the step, the states and what to change.
+func TestARunThatFailsSaysWhatToChange(t *testing.T) {
+	for broken, tt := range map[string]struct {
+		status int
+		said   []string
+	}{
+		"client": {1, []string{
+			"   error     Get \"/user/profile\": requestforge: step \"app_token\": invalid_client: POST http://",
+			"   step      app_token\n",
+			"   answer    {\"error\":\"invalid_client\",",
+			"   Explain   the request carries the token\n",
+			"   State     \"app_token\" cooling, next try ",
+			"   to do     The auth server doesn't take this client any more: correct CLIENT_ID and CLIENT_SECRET,\n",
+		}},
+		"auth": {1, []string{
+			"   step      app_token\n",
+			"   State     \"app_token\" cooling, next try ",
+			"   to do     The auth server is down, or AUTH_URL leads elsewhere.",
+		}},
+		"storage": {0, []string{
+			"   pipeline        the storage fails; going on without",
+			"Refusals seen by the callers: 0\n",
+			"   State     \"app_token\" live, expires ",
+			"   storage   ", " calls have failed\n",
+			"   to do     Bring the storage back; requests go on.",
+		}},
+	} {
+		t.Run(broken, func(t *testing.T) {
+			t.Parallel()
+			status, stdout, stderr := program(t, "-break", broken)
+			if status != tt.status || (stderr == "") != (status == 0) {
+				t.Errorf("exit status %d, want %d; stderr %q", status, tt.status, stderr)
+			}
+			contains(t, "stdout", stdout, append(tt.said, "\nWhat a person needs now\n")...)
+			if strings.Contains(stdout+stderr, "a-made-up") {
+				t.Errorf("a secret is shown:\n%s%s", stdout, stderr)
+			}
+		})
+	}
+}
+
+// Each kind of failure has a hint of its own.
+func TestHints(t *testing.T) {
+	for want, f := range map[string]*failure{
+		"no request has failed":   nil,
+		"says in gave_up":         {status: 401},
+		"there was a token":       {status: 500},
+		"CLIENT_SECRET":           {err: &requestforge.AuthError{Step: "app_token", StatusCode: 401, Permanent: true}},
+		"correct USERNAME":        {err: &requestforge.AuthError{Step: "user_token", StatusCode: 401}},
+		"auth server is down":     {err: &requestforge.AuthError{Step: "user_token", StatusCode: 503}},
+		"what nobody expected":    {err: &requestforge.AuthError{Step: "user_token", StatusCode: 418}},
+		"Bring the storage back;": nil,
+	} {
+		st := requestforge.Stats{}
+		if strings.Contains(want, "storage") {
+			st.StorageErrors = 1
+		}
+		if got := hint(f, st); !strings.Contains(got, want) {
+			t.Errorf("%+v: %q, which lacks %q", f, got, want)
+		}
+	}
+}
+
 func TestNoSecretIsShown(t *testing.T) {
 	t.Parallel()
 	var story, raw bytes.Buffer
-	if err := run(&story, slog.NewJSONHandler(&raw, nil), 1); err != nil {
+	if err := run(&story, slog.NewJSONHandler(&raw, nil), trouble{replays: 1}); err != nil {
 		t.Error(err)
 	}
 

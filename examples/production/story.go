@@ -39,16 +39,16 @@ type outcome struct {
 }
 
 // act ends the act before and begins another.
-func (s *story) act(title string, args ...any) {
+func (s *story) act(title string) {
 	s.end()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.acts++
 	s.before = s.srv.Stats()
-	fmt.Fprintf(s.out, "%d  %s\n", s.acts, fmt.Sprintf(title, args...))
+	fmt.Fprintf(s.out, "%d  %s\n", s.acts, title)
 }
 
-// end prints what became of the act's requests, and what the servers counted.
+// end prints how the act's requests ended, and the servers' counters.
 func (s *story) end() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -107,8 +107,7 @@ func (s *story) Enabled(_ context.Context, level slog.Level) bool { return level
 func (s *story) WithAttrs([]slog.Attr) slog.Handler { return s }
 func (s *story) WithGroup(string) slog.Handler      { return s }
 
-// Handle puts a record in words: its message, and what there is to say about
-// some of its attributes.
+// Handle puts a record in words: the message, and some of the attributes.
 func (s *story) Handle(_ context.Context, r slog.Record) error {
 	who, what := "pipeline", []string{strings.TrimPrefix(r.Message, "requestforge: ")}
 	if r.Message == "request" {
@@ -138,6 +137,8 @@ func (s *story) Handle(_ context.Context, r slog.Record) error {
 			if n := v.Int64(); n > 0 {
 				what = append(what, "replayed")
 			}
+		case "gave_up":
+			what = append(what, "given up: "+v.String())
 		case "expiry":
 			what = append(what, fmt.Sprintf("good for %.0f min", v.Time().Sub(r.Time).Minutes()))
 		case "for":

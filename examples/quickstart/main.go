@@ -20,12 +20,12 @@ func main() {
 
 	tokens, err := requestforge.NewPipeline(requestforge.PipelineConfig{
 		Steps: []requestforge.Step{
-			{Name: "app", Fetcher: &requestforge.BodyFetcher{
+			{Name: "app", Fetcher: &requestforge.HTTPFetcher{
 				URL:        srv.URL + "/v1/app/token",
 				Form:       url.Values{"grant_type": {"client_credentials"}},
 				ClientAuth: &requestforge.ClientAuth{ID: "shop", Secret: "made-up"},
 			}},
-			{Name: "user", DependsOn: []string{"app"}, Fetcher: &requestforge.BodyFetcher{
+			{Name: "user", DependsOn: []string{"app"}, Fetcher: &requestforge.HTTPFetcher{
 				URL:        srv.URL + "/v1/user/token",
 				HeaderFrom: map[string]string{"X-App-Token": "app"},
 				JSON:       map[string]any{"username": "ann", "password": "made-up"},
@@ -37,7 +37,7 @@ func main() {
 	}
 	transport, err := requestforge.NewTransport(requestforge.Config{
 		BaseURL: srv.URL + "/api",
-		Tokens:  tokens,
+		Source:  tokens,
 	})
 	if err != nil {
 		log.Fatal(err)

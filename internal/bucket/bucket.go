@@ -4,19 +4,20 @@ package bucket
 
 import "time"
 
-// Bucket holds drops. Taking one is allowed while there is one, and a new drop
-// gathers each interval until the bucket is full. Unlike x/time/rate's Limiter,
-// a Bucket takes drops back that turned out not to have been due.
+// Bucket holds drops. A caller may take a drop while the bucket isn't empty, and a new
+// drop gathers each interval until the bucket is full. Unlike x/time/rate's Limiter, a
+// Bucket takes back drops that turned out not to have been due.
 //
-// A Bucket is not safe for concurrent use: its owner's lock guards it.
+// A Bucket is not safe for concurrent use: its owner's lock guards the Bucket.
 type Bucket struct {
 	size  int
 	every time.Duration
 	drops int
-	since time.Time // when the drop that is on its way began to gather
+	since time.Time // when the next drop began to gather
 }
 
-// Full returns a full bucket of so many drops, which gathers one each every.
+// Full returns a full bucket of size drops, which gathers a drop in each interval
+// every.
 func Full(size int, every time.Duration) Bucket {
 	return Bucket{size: size, every: every, drops: size}
 }
@@ -32,7 +33,7 @@ func (b *Bucket) Empty(now time.Time) bool {
 	return b.drops == 0
 }
 
-// Take takes a drop, and reports whether there was one.
+// Take takes a drop, and reports whether there was a drop.
 func (b *Bucket) Take(now time.Time) bool {
 	if b.Empty(now) {
 		return false

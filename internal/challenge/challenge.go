@@ -6,107 +6,218 @@ import (
 	"strings"
 )
 
-// Challenge is one challenge of a response.
+// Challenge is a challenge of a response.
 type Challenge struct {
 	Scheme  string            // as sent; compare with strings.EqualFold
-	Token68 string            // "" if it has parameters
-	Params  map[string]string // names in lower case, values unquoted; nil if there are none
+	Token68 string            // "" if the challenge has parameters
+	Params  map[string]string // names in lower case, values unquoted; nil without parameters
 }
 
-// maxChallenges bounds what one response can cost: a server that sends more
-// wants something else than an answer.
-const maxChallenges = 64
+// The bounds on the cost of a response. A server that sends more isn't asking for an
+// answer.
+const (
+	maxChallenges = 64
+	maxParams     = 64        // of a challenge
+	maxBytes      = 128 << 10 // of a response; a Kerberos ticket has up to 64 KiB
+)
 
-// Parse returns the first 64 challenges in h, as far as they can be read.
-// What is malformed ends its header line, not the ones after it; a challenge
-// keeps the parameters before it. Of parameters with the same name in one
-// challenge the first one counts.
+// Parse returns the first 64 challenges in h, each with the first 64 parameters, as far
+// as they can be read and within the first 128 KiB. Malformed text ends its header
+// line, but not the lines after; a challenge keeps the parameters before the malformed
+// text. If a challenge repeats a parameter, the first value counts.
 func Parse(h http.Header) []Challenge {
 	var list []Challenge
-	for _, line := range h["Www-Authenticate"] {
-		list = parseLine(list, line)
-	}
+	walk(h, func(e element) bool {
+		if e.first() {
+			list = append(list, Challenge{Scheme: e.scheme, Token68: e.token68})
+			return true
+		}
+		list[len(list)-1].setParam(e.name, e.value)
+		return true
+	})
 	return list
 }
 
-// BearerError returns the error parameter of the first Bearer challenge that
-// has one. A response may have several with different errors: to ask for a
-// certain one, use HasBearerError.
-func BearerError(h http.Header) string {
-	for _, c := range Parse(h) {
-		if code := c.bearerError(); code != "" {
-			return code
+// BearerError returns the error parameter of the first Bearer challenge with an error.
+// A response may have several challenges with different errors.
+func BearerError(h http.Header) (code string) {
+	bearers(h, func(b bearer) bool {
+		code = b.code
+		return code == ""
+	})
+	return code
+}
+
+// Verdict is the meaning of a response's challenges for the token that was sent.
+type Verdict int
+
+const (
+	// Refused means that no challenge speaks for the token.
+	Refused Verdict = iota
+
+	// OtherClaims means that the API asks for a token with other claims: a Bearer
+	// challenge has a claims parameter (OpenID Connect, Microsoft's
+	// insufficient_claims) and no invalid_token. The server leaves open whether the
+	// token is good.
+	OtherClaims
+
+	// NoNonce means that the server wants a proof of possession with the nonce in the
+	// response: use_dpop_nonce (RFC 9449 §9). The server didn't examine the token.
+	NoNonce
+
+	// Insufficient means that the token is good but not enough for the
+	// request: insufficient_scope (RFC 6750) or
+	// insufficient_user_authentication (RFC 9470).
+	Insufficient
+)
+
+// VerdictOf reads the Bearer and DPoP challenges of h; both have the same parameters
+// (RFC 9449 §7.1). If the challenges differ, the Verdict that is best for the token
+// counts.
+func VerdictOf(h http.Header) Verdict {
+	v := Refused
+	bearers(h, func(b bearer) bool {
+		switch {
+		case b.code == "insufficient_scope", b.code == "insufficient_user_authentication":
+			v = Insufficient
+		case b.code == "use_dpop_nonce":
+			v = NoNonce
+		case b.claims && b.code != "invalid_token" && v == Refused:
+			v = OtherClaims
+		}
+		return v != Insufficient
+	})
+	return v
+}
+
+// bearer is the part of a challenge that VerdictOf and BearerError need.
+type bearer struct {
+	code   string
+	claims bool
+}
+
+// bearers calls f for each Bearer and DPoP challenge, until f returns false.
+// Nothing is allocated, but for a code with escapes.
+func bearers(h http.Header, f func(bearer) bool) {
+	var b bearer
+	open, coded, claimed := false, false, false // of the present challenge
+	more := true
+	walk(h, func(e element) bool {
+		switch {
+		case e.first():
+			if open {
+				more = f(b)
+			}
+			b, coded, claimed = bearer{}, false, false
+			open = strings.EqualFold(e.scheme, "Bearer") || strings.EqualFold(e.scheme, "DPoP")
+		case !open:
+		case !coded && strings.EqualFold(e.name, "error"):
+			b.code, coded = unquote(e.value), true
+		case !claimed && strings.EqualFold(e.name, "claims"):
+			b.claims, claimed = e.value != `""`, true
+		}
+		return more
+	})
+	if open && more {
+		f(b)
+	}
+}
+
+// element is a challenge, or a parameter of the last challenge.
+type element struct {
+	scheme, token68 string // of a challenge
+	name, value     string // of a parameter, with the value as sent
+}
+
+func (e *element) first() bool { return e.scheme != "" }
+
+// walk calls f for each element that Parse may return, until f returns false.
+func walk(h http.Header, f func(element) bool) {
+	challenges, left := 0, maxBytes
+	for _, line := range h["Www-Authenticate"] {
+		if len(line) > left {
+			// Drop the element that the limit cuts.
+			line = line[:strings.LastIndexByte(line[:left], ',')+1]
+			left = 0
+		}
+		left -= len(line)
+		if !walkLine(line, &challenges, f) || left <= 0 {
+			return
 		}
 	}
-	return ""
 }
 
-// HasBearerError reports whether any Bearer challenge has code, in this very
-// spelling, as its error parameter. An empty code is no error.
-func HasBearerError(h http.Header, code string) bool {
-	for _, c := range Parse(h) {
-		if code != "" && c.bearerError() == code {
-			return true
-		}
-	}
-	return false
-}
-
-func (c *Challenge) bearerError() string {
-	if !strings.EqualFold(c.Scheme, "Bearer") {
-		return ""
-	}
-	return c.Params["error"]
-}
-
-// parseLine appends the challenges of one line. The grammar has commas
-// between challenges and also between the parameters of one: an element that
-// begins with a token and "=" is a parameter, any other a new challenge.
-func parseLine(list []Challenge, line string) []Challenge {
-	s := line
-	open := false // the last challenge may have parameters
+// walkLine walks through a line, and returns false if f did. The grammar has commas
+// between challenges and also between the parameters of a challenge: an element that
+// begins with a token and "=" is a parameter, and any other element a new challenge.
+func walkLine(s string, challenges *int, f func(element) bool) bool {
+	params := -1 // parameters that the last challenge may still have; -1: no parameter may follow
 	for {
 		s = strings.TrimLeft(s, " \t,")
-		name, rest := cutToken(s)
-		if name == "" {
-			return list // the end, or malformed
-		}
-
-		if !strings.HasPrefix(skipSpace(rest), "=") {
-			end, alone := cutEnd(rest)
-			if !alone && end == rest || len(list) == maxChallenges {
-				return list
+		if c, rest, ok := cutChallenge(s); ok {
+			if *challenges++; *challenges > maxChallenges {
+				return true
 			}
-			list = append(list, Challenge{Scheme: name})
-			open = true
-			if alone {
-				s = end
+			if !f(c) {
+				return false
+			}
+			params = maxParams
+			if c.token68 != "" {
+				params = -1
+			}
+			if s = rest; s == "" || s[0] == ',' {
 				continue
 			}
-			// A token68 can have the look of a parameter without a
-			// value ("abc="), but only the former may end here.
-			token68, behind := cutToken68(end)
-			if s, alone = cutEnd(behind); alone && token68 != "" {
-				list[len(list)-1].Token68 = token68
-				open = false
-				continue
-			}
-			name, rest = cutToken(end)
 		}
-
-		value, ok := strings.CutPrefix(skipSpace(rest), "=")
-		if !ok || !open || name == "" {
-			return list
+		p, rest, ok := cutParam(s)
+		if !ok || params < 0 {
+			return true // the end, or malformed
 		}
-		value, rest, ok = cutValue(skipSpace(value))
-		if !ok {
-			return list
+		if params > 0 && !f(p) {
+			return false
 		}
-		if s, ok = cutEnd(rest); !ok {
-			return list
-		}
-		list[len(list)-1].setParam(name, value)
+		params = max(0, params-1)
+		s = rest
 	}
+}
+
+// cutChallenge returns the challenge at the beginning of s without parameters: a
+// token68 must be the only text before the next comma.
+func cutChallenge(s string) (c element, rest string, ok bool) {
+	scheme, behind := cutToken(s)
+	if scheme == "" || strings.HasPrefix(skipSpace(behind), "=") {
+		return c, s, false
+	}
+	end, alone := cutEnd(behind)
+	if !alone && end == behind {
+		return c, s, false
+	}
+	c.scheme = scheme
+	// A token68 can have the look of a parameter without a value ("abc="), but
+	// only the former may end here.
+	if token68, behind := cutToken68(end); token68 != "" {
+		if behind, alone := cutEnd(behind); alone {
+			c.token68 = token68
+			return c, behind, true
+		}
+	}
+	return c, end, true
+}
+
+// cutParam returns the parameter at the beginning of s, and the rest up to the comma
+// behind the parameter.
+func cutParam(s string) (p element, rest string, ok bool) {
+	name, rest := cutToken(s)
+	value, ok := strings.CutPrefix(skipSpace(rest), "=")
+	if !ok || name == "" {
+		return p, s, false
+	}
+	value, rest, ok = cutValue(skipSpace(value))
+	if !ok {
+		return p, s, false
+	}
+	rest, ok = cutEnd(rest)
+	return element{name: name, value: value}, rest, ok
 }
 
 func (c *Challenge) setParam(name, value string) {
@@ -117,7 +228,7 @@ func (c *Challenge) setParam(name, value string) {
 	if c.Params == nil {
 		c.Params = make(map[string]string)
 	}
-	c.Params[name] = value
+	c.Params[name] = unquote(value)
 }
 
 // cutEnd cuts the comma that ends an element, or finds the end of the line.
@@ -128,7 +239,7 @@ func cutEnd(s string) (rest string, ok bool) {
 
 func skipSpace(s string) string { return strings.TrimLeft(s, " \t") }
 
-// cutToken returns the token that s begins with, maybe an empty one.
+// cutToken returns the token at the beginning of s, perhaps an empty token.
 func cutToken(s string) (token, rest string) {
 	n := 0
 	for n < len(s) && (alphanumeric(s[n]) || strings.IndexByte("!#$%&'*+-.^_`|~", s[n]) >= 0) {
@@ -137,7 +248,7 @@ func cutToken(s string) (token, rest string) {
 	return s[:n], s[n:]
 }
 
-// cutToken68 returns the token68 that s begins with, maybe an empty one.
+// cutToken68 returns the token68 at the beginning of s, perhaps an empty token68.
 func cutToken68(s string) (token68, rest string) {
 	n := 0
 	for n < len(s) && (alphanumeric(s[n]) || strings.IndexByte("-._~+/", s[n]) >= 0) {
@@ -149,26 +260,19 @@ func cutToken68(s string) (token68, rest string) {
 	return s[:n], s[n:]
 }
 
-// cutValue returns the token or, unquoted, the quoted string that s begins
-// with.
+// cutValue returns the token or the quoted string, quotes included, at the beginning of
+// s.
 func cutValue(s string) (value, rest string, ok bool) {
 	if !strings.HasPrefix(s, `"`) {
 		value, rest = cutToken(s)
 		return value, rest, value != ""
 	}
-	s = s[1:]
-	var unquoted strings.Builder // what comes before start
-	start := 0
-	for i := 0; i < len(s); i++ {
+	for i := 1; i < len(s); i++ {
 		switch c := s[i]; {
 		case c == '"':
-			unquoted.WriteString(s[start:i])
-			return unquoted.String(), s[i+1:], true
+			return s[:i+1], s[i+1:], true
 		case c == '\\':
-			unquoted.WriteString(s[start:i])
-			i++
-			start = i
-			if i == len(s) || control(s[i]) {
+			if i++; i == len(s) || control(s[i]) {
 				return "", "", false
 			}
 		case control(c):
@@ -176,6 +280,26 @@ func cutValue(s string) (value, rest string, ok bool) {
 		}
 	}
 	return "", "", false
+}
+
+// unquote returns the text of a value from cutValue.
+func unquote(value string) string {
+	if !strings.HasPrefix(value, `"`) {
+		return value
+	}
+	value = value[1 : len(value)-1]
+	if strings.IndexByte(value, '\\') < 0 {
+		return value
+	}
+	var b strings.Builder
+	b.Grow(len(value))
+	for i := 0; i < len(value); i++ {
+		if value[i] == '\\' {
+			i++
+		}
+		b.WriteByte(value[i])
+	}
+	return b.String()
 }
 
 func alphanumeric(c byte) bool {

@@ -1,10 +1,12 @@
 package challenge
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"net/http"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -85,7 +87,7 @@ func TestAtMost64Challenges(t *testing.T) {
 	line := strings.Repeat("Basic, ", 40)
 	got := Parse(header(line, line+"Bearer error=e", "Bearer error=e"))
 	assert.Len(t, got, 64)
-	assert.False(t, HasBearerError(header(line, line, "Bearer error=e"), "e"))
+	assert.Empty(t, BearerError(header(line, line, "Bearer error=e")))
 
 	// The 64th keeps its parameters.
 	got = Parse(header(strings.Repeat("Basic, ", 63) + "Bearer error=e, x=y, Basic, z=1"))
@@ -93,31 +95,125 @@ func TestAtMost64Challenges(t *testing.T) {
 	assert.Equal(t, params{"error": "e", "x": "y"}, got[63].Params)
 }
 
-func TestBearerErrors(t *testing.T) {
+// A server that sends a hundred thousand parameters, or as many challenges, gets no
+// memory for them.
+func TestWhatOneResponseCostsIsBounded(t *testing.T) {
+	many := func(sep string, n int) string {
+		var b strings.Builder
+		b.WriteString("Bearer x=1")
+		for i := range n {
+			fmt.Fprintf(&b, "%sa%d=1", sep, i)
+		}
+		return b.String()
+	}
+	for name, lines := range map[string][]string{
+		"parameters":             {many(",", 1e5)},
+		"challenges":             {many(", Bearer ", 1e5)},
+		"lines":                  slices.Repeat([]string{"Bearer error=invalid_token"}, 1e5),
+		"a long value":           {`Bearer error="` + strings.Repeat(`\a`, 1<<20) + `"`},
+		"a long token":           {"Bearer " + strings.Repeat("a", 1<<20)},
+		"a long scheme":          {strings.Repeat("a", 1<<20)},
+		"commas":                 {strings.Repeat(",", 1<<20)},
+		"parameters of all":      {strings.Repeat(many(",", 100)+", ", 100)},
+		"escaped values":         {"Bearer " + strings.Repeat(`a="\a\b", `, 1e6)},
+		"as much as is read":     {"Bearer x=1" + strings.Repeat(",a=1", 32<<10-3)},
+		"many lines of a letter": slices.Repeat([]string{"a"}, 1e5),
+	} {
+		h := header(lines...)
+		costs := func(f func()) uint64 {
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			f()
+			runtime.ReadMemStats(&after)
+			return after.TotalAlloc - before.TotalAlloc
+		}
+		if got := costs(func() { VerdictOf(h) }); got > 1<<10 {
+			t.Errorf("%s: VerdictOf allocates %d bytes", name, got)
+		}
+		if got := costs(func() { BearerError(h) }); got > maxBytes {
+			t.Errorf("%s: BearerError allocates %d bytes", name, got)
+		}
+		if got := costs(func() { Parse(h) }); got > 8*maxBytes {
+			t.Errorf("%s: Parse allocates %d bytes", name, got)
+		}
+	}
+}
+
+func TestChallengeIsReadWithinItsBounds(t *testing.T) {
+	filler := strings.Repeat("x", maxBytes)
+	for name, tt := range map[string]struct {
+		lines []string
+		want  []Challenge
+	}{
+		"cut within a value":  {[]string{"Bearer a=b, error=" + filler}, []Challenge{{Scheme: "Bearer", Params: params{"a": "b"}}}},
+		"cut within a quote":  {[]string{`Bearer a=b, error="x,` + filler + `"`}, []Challenge{{Scheme: "Bearer", Params: params{"a": "b"}}}},
+		"cut within a scheme": {[]string{"Bearer a=b, " + filler}, []Challenge{{Scheme: "Bearer", Params: params{"a": "b"}}}},
+		"nothing after that":  {[]string{"Bearer a=" + filler, "Basic"}, nil},
+		"a second line that fits": {[]string{"Negotiate " + filler[:64<<10], "Basic a=b"},
+			[]Challenge{{Scheme: "Negotiate", Token68: filler[:64<<10]}, {Scheme: "Basic", Params: params{"a": "b"}}}},
+		"a second line that doesn't": {[]string{"Negotiate " + filler[:100<<10], "Basic a=b, c=" + filler[:50<<10]},
+			[]Challenge{{Scheme: "Negotiate", Token68: filler[:100<<10]}, {Scheme: "Basic", Params: params{"a": "b"}}}},
+	} {
+		assert.Equal(t, tt.want, Parse(header(tt.lines...)), name)
+	}
+	last := Parse(header("Bearer " + strings.Repeat("a=1, ", 63) + "error=e, y=z"))[0].Params
+	assert.Equal(t, params{"a": "1", "error": "e"}, last)
+}
+
+func TestBearerError(t *testing.T) {
 	for _, c := range []struct {
 		name  string
 		lines []string
-		first string
-		all   []string
+		want  string
 	}{
-		{"no header", nil, "", nil},
-		{"no error", []string{`Bearer realm="x"`}, "", nil},
-		{"empty error", []string{`Bearer error=""`}, "", nil},
-		{"of another scheme", []string{`DPoP error="invalid_token", Basic error=e`}, "", nil},
-		{"as token68", []string{`Bearer error=`}, "", nil},
-		{"in a value", []string{`Bearer realm="Bearer error=insufficient_scope"`}, "", nil},
-		{"one", []string{`bearer realm="x", ERROR="insufficient_scope"`}, "insufficient_scope", []string{"insufficient_scope"}},
-		{"behind others", []string{"Negotiate", `Basic realm="x, y", Bearer, Bearer error=invalid_token`}, "invalid_token", []string{"invalid_token"}},
-		{"several", []string{`Bearer error=invalid_token, Bearer error=insufficient_scope`, `Bearer error=x`}, "invalid_token", []string{"invalid_token", "insufficient_scope", "x"}},
-		{"before the malformed", []string{`Bearer error="insufficient_scope", scope="a`}, "insufficient_scope", []string{"insufficient_scope"}},
+		{"no header", nil, ""},
+		{"no error", []string{`Bearer realm="x"`}, ""},
+		{"empty error", []string{`Bearer error=""`}, ""},
+		{"of another scheme", []string{`Digest error="invalid_token", Basic error=e`}, ""},
+		{"of DPoP", []string{`DPoP algs="ES256", error="invalid_token"`}, "invalid_token"},
+		{"as token68", []string{`Bearer error=`}, ""},
+		{"in a value", []string{`Bearer realm="Bearer error=insufficient_scope"`}, ""},
+		{"one", []string{`bearer realm="x", ERROR="insufficient_scope"`}, "insufficient_scope"},
+		{"behind others", []string{"Negotiate", `Basic realm="x, y", Bearer, Bearer error=invalid_token`}, "invalid_token"},
+		{"several", []string{`Bearer error=invalid_token, Bearer error=insufficient_scope`, `Bearer error=x`}, "invalid_token"},
+		{"the first of a name", []string{`Bearer error="", error=x`}, ""},
+		{"escaped", []string{`Bearer error="\i\nvalid_toke\n"`}, "invalid_token"},
+		{"before the malformed", []string{`Bearer error="insufficient_scope", scope="a`}, "insufficient_scope"},
 	} {
-		t.Run(c.name, func(t *testing.T) {
-			h := header(c.lines...)
-			assert.Equal(t, c.first, BearerError(h))
-			for _, code := range []string{"invalid_token", "insufficient_scope", "x", "", "INVALID_TOKEN"} {
-				assert.Equal(t, slices.Contains(c.all, code), HasBearerError(h, code), code)
-			}
-		})
+		assert.Equal(t, c.want, BearerError(header(c.lines...)), c.name)
+	}
+}
+
+func TestVerdictOf(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		lines []string
+		want  Verdict
+	}{
+		{"no header", nil, Refused},
+		{"no error", []string{`Bearer realm="x"`}, Refused},
+		{"another error", []string{`Bearer error="invalid_token"`}, Refused},
+		{"scope", []string{`Bearer error="insufficient_scope"`}, Insufficient},
+		{"step-up (RFC 9470)", []string{`Bearer error="insufficient_user_authentication", acr_values="mfa", max_age=5`}, Insufficient},
+		{"step-up for DPoP", []string{`DPoP error="insufficient_user_authentication"`}, Insufficient},
+		{"a nonce for DPoP (RFC 9449)", []string{`DPoP error="use_dpop_nonce", error_description="nonce wanted"`}, NoNonce},
+		{"a nonce beside another scheme", []string{`Bearer error="invalid_token"`, `DPoP error=use_dpop_nonce`}, NoNonce},
+		{"a nonce and claims", []string{`Bearer claims="e30="`, `DPoP error=use_dpop_nonce`, `Bearer claims="e30="`}, NoNonce},
+		{"a nonce and a scope", []string{`DPoP error=use_dpop_nonce`, `Bearer error=insufficient_scope`}, Insufficient},
+		{"in another case", []string{`Bearer error="INSUFFICIENT_SCOPE"`}, Refused},
+		{"of another scheme", []string{`Basic error="insufficient_scope", claims="e30="`}, Refused},
+		{"in a value", []string{`Bearer realm="Bearer error=insufficient_scope, claims=x"`}, Refused},
+		{"any of several", []string{`Bearer error=invalid_token, Bearer error=insufficient_scope`, `Bearer error=x`}, Insufficient},
+		{"claims (Microsoft)", []string{`Bearer realm="", error="insufficient_claims", claims="eyJhY2Nlc3NfdG9rZW4iOnt9fQ=="`}, OtherClaims},
+		{"claims without an error", []string{`Bearer claims="e30="`}, OtherClaims},
+		{"claims before the error", []string{`Bearer claims="e30=", error="insufficient_claims"`}, OtherClaims},
+		{"no claims in it", []string{`Bearer error="insufficient_claims"`}, Refused},
+		{"empty claims", []string{`Bearer error="insufficient_claims", claims=""`}, Refused},
+		{"claims for a bad token", []string{`Bearer error="invalid_token", claims="e30="`}, Refused},
+		{"claims and a scope", []string{`Bearer claims="e30=", Bearer error="insufficient_scope"`}, Insufficient},
+		{"a scope and claims", []string{`Bearer error="insufficient_scope"`, `Bearer claims="e30="`}, Insufficient},
+	} {
+		assert.Equal(t, c.want, VerdictOf(header(c.lines...)), c.name)
 	}
 }
 
@@ -154,8 +250,23 @@ func FuzzParse(f *testing.F) {
 			}
 		}
 		assert.Equal(t, got, Parse(header(written)), written)
-		if code := BearerError(h); code != "" && !HasBearerError(h, code) {
-			t.Errorf("BearerError is %q, HasBearerError is false", code)
+		var code string
+		verdict := Refused
+		for _, c := range got {
+			if !strings.EqualFold(c.Scheme, "Bearer") && !strings.EqualFold(c.Scheme, "DPoP") {
+				continue
+			}
+			code = cmp.Or(code, c.Params["error"])
+			switch e := c.Params["error"]; {
+			case e == "insufficient_scope" || e == "insufficient_user_authentication":
+				verdict = Insufficient
+			case e == "use_dpop_nonce":
+				verdict = max(verdict, NoNonce)
+			case c.Params["claims"] != "" && e != "invalid_token":
+				verdict = max(verdict, OtherClaims)
+			}
 		}
+		assert.Equal(t, code, BearerError(h))
+		assert.Equal(t, verdict, VerdictOf(h))
 	})
 }

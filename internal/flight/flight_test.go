@@ -94,7 +94,7 @@ func TestPanicAndGoexitAreErrorsForAll(t *testing.T) {
 			require.NoError(t, err, "the next call works")
 			require.Equal(t, 1, v)
 
-			_, err = Bounded(t.Context(), c.fn, nil)
+			_, err = Bounded(t.Context(), nil, c.fn, nil)
 			require.ErrorContains(t, err, c.want)
 		})
 	}
@@ -106,7 +106,7 @@ func TestBoundedLeavesTheDeafAndTakesCareOfWhatComesLate(t *testing.T) {
 		defer cancel()
 		late := make(chan int, 1)
 		begun := time.Now()
-		_, err := Bounded(ctx, func(context.Context) (int, error) {
+		_, err := Bounded(ctx, nil, func(context.Context) (int, error) {
 			time.Sleep(time.Hour)
 			return 9, nil
 		}, func(v int, err error) { late <- v })
@@ -165,4 +165,85 @@ func TestDetachDropsTraceHooks(t *testing.T) {
 	require.NoError(t, err)
 	resp.Body.Close()
 	require.Equal(t, 1, got)
+}
+
+// Close ends a call that nobody waits for, at once or when its last caller leaves,
+// and nobody gets the result of such a call.
+func TestCloseEndsWhatNobodyWaitsFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var ended, begun atomic.Int32
+		slow := func(ctx context.Context) (int, error) {
+			n := int(begun.Add(1))
+			select {
+			case <-ctx.Done():
+				require.ErrorIs(t, context.Cause(ctx), ErrClosed)
+				ended.Add(1)
+				time.Sleep(time.Second) // it takes a while to hear
+				return 0, ctx.Err()
+			case <-time.After(time.Minute):
+				return n, nil
+			}
+		}
+		var idle, f Flight[int]
+		require.True(t, idle.Start(t.Context(), slow))
+		idle.Close()
+		require.False(t, idle.Start(t.Context(), slow))
+		synctest.Wait()
+		require.EqualValues(t, 1, ended.Load())
+
+		one, leave := context.WithCancel(t.Context())
+		go f.Do(one, slow)
+		two := make(chan int)
+		go func() { v, _ := f.Do(t.Context(), slow); two <- v }()
+		synctest.Wait()
+		f.Close()
+		f.Close()
+		leave()
+		require.Equal(t, 2, <-two, "it has a caller still")
+		require.EqualValues(t, 1, ended.Load())
+
+		one, leave = context.WithCancel(t.Context())
+		go f.Do(one, slow)
+		synctest.Wait()
+		leave()
+		synctest.Wait()
+		require.EqualValues(t, 2, ended.Load())
+		v, err := f.Do(t.Context(), slow) // while the ended one still runs
+		require.NoError(t, err)
+		require.Equal(t, 4, v)
+		require.False(t, f.Start(t.Context(), slow), "nothing begins by itself any more")
+	})
+}
+
+func TestContextKeptFromACallDoesntEnd(t *testing.T) {
+	var f Flight[context.Context]
+	kept, err := f.Do(t.Context(), func(ctx context.Context) (context.Context, error) { return ctx, nil })
+	require.NoError(t, err)
+	f.Close()
+	require.NoError(t, kept.Err())
+}
+
+// A Limit counts only what was left behind, and lets it go when it returns.
+func TestLimitCountsWhatIsLeftBehind(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := NewLimit(2)
+		hang := make(chan struct{})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		call := func() error {
+			_, err := Bounded(ctx, l, func(context.Context) (int, error) { <-hang; return 0, nil }, nil)
+			return err
+		}
+		require.ErrorIs(t, call(), context.DeadlineExceeded)
+		require.False(t, l.Full())
+		require.ErrorIs(t, call(), context.DeadlineExceeded)
+		require.True(t, l.Full())
+		require.Equal(t, ErrFull, call())
+		close(hang)
+		synctest.Wait()
+		require.False(t, l.Full())
+		_, err := Bounded(t.Context(), l, func(context.Context) (int, error) { panic("s3cret") }, nil)
+		require.Error(t, err)
+		require.False(t, l.Full())
+	})
 }

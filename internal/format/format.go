@@ -2,6 +2,7 @@
 package format
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"strconv"
@@ -15,3 +16,6 @@ func Text(s fmt.State, verb rune, text string) {
 	}
 	io.WriteString(s, text)
 }
+
+// ErrGob is the error of GobEncode for types that hold secrets.
+var ErrGob = errors.New("requestforge: encoding/gob would write secrets; a Record's MarshalBinary is the one encoding that may")

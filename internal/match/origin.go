@@ -1,7 +1,7 @@
-// Package match decides whether a URL lies at an allowed origin and whether
-// its path is one of a set. Its answers decide where a token goes, so what
-// can't be read without doubt never matches. URLs in their usual spelling,
-// lower-case ASCII, cost no allocation.
+// Package match decides whether a URL lies at an allowed origin and whether a URL's
+// path is in a set. The answers decide where a token goes, so a URL that can't be read
+// without doubt never matches. URLs in their usual spelling, lower-case ASCII, cost no
+// allocation.
 //
 // Origins are in origin.go, paths in path.go.
 package match
@@ -20,8 +20,8 @@ import (
 type Origins struct {
 	any    bool
 	exact  map[origin]struct{}
-	common []common // the exact ones as they are mostly spelled
-	below  []origin // wildcards; the host is what follows the *, dot included
+	common []common // the exact origins in their most common spelling
+	below  []origin // wildcards; the host is the text after the *, dot included
 }
 
 // ParseOrigins compiles specs. Every mistake is reported, joined, and named
@@ -80,6 +80,9 @@ func (o *Origins) Match(u *url.URL) bool {
 	if u == nil || u.Opaque != "" {
 		return false
 	}
+	if o != nil && len(o.common) == 1 && o.common[0].is(u.Scheme, u.Host) {
+		return true // the usual set, and a URL in the usual spelling
+	}
 	return o.MatchHost(u.Scheme, u.Host)
 }
 
@@ -109,8 +112,8 @@ func (o *Origins) MatchHost(scheme, hostport string) bool {
 	return false
 }
 
-// Loopback is the function of that name, without a look at u's host if u is at
-// one of the set, in its usual spelling.
+// Loopback is like the function Loopback, but doesn't examine u's host if u is at an
+// origin of the set, in the usual spelling.
 func (o *Origins) Loopback(u *url.URL) bool {
 	if u != nil && u.Opaque == "" {
 		if c := o.usual(u.Scheme, u.Host); c != nil {
@@ -126,15 +129,15 @@ func (o *Origins) usual(scheme, hostport string) *common {
 		return nil
 	}
 	for i := range o.common {
-		if c := &o.common[i]; c.host == hostport && c.scheme == scheme {
+		if c := &o.common[i]; c.is(scheme, hostport) {
 			return c
 		}
 	}
 	return nil
 }
 
-// Same reports whether a and b have the same origin. A host outside ASCII is
-// the same only as itself: what it is in punycode isn't worked out here.
+// Same reports whether a and b have the same origin. A host outside ASCII equals only
+// the same spelling: Same doesn't convert hosts to punycode.
 func Same(a, b *url.URL) bool {
 	if a == nil || b == nil || a.Opaque != "" || b.Opaque != "" {
 		return false
@@ -147,20 +150,22 @@ func Same(a, b *url.URL) bool {
 	return fault == "" && x == y
 }
 
-// Loopback reports whether the host of u, an http or https URL, is this
-// machine by its spelling: localhost, an address in 127.0.0.0/8 in dotted
-// form, ::1, or the former mapped to IPv6. Names below localhost, localhost
-// with a dot at its end, short forms (127.1) and zones are not: what they
-// reach depends on the resolver.
+// Loopback reports whether the host of u, an http or https URL, is this machine by its
+// spelling: localhost in lower case, an address in 127.0.0.0/8 in dotted form, ::1, or
+// an address in 127.0.0.0/8 mapped to IPv6. A request to such a host never goes to a
+// proxy of the environment: http.ProxyFromEnvironment excludes the same spellings, and
+// sends LocalHost to the proxy. Names below localhost, localhost with a dot at its end,
+// short forms (127.1) and zones are not loopback, since their target depends on the
+// resolver.
 func Loopback(u *url.URL) bool {
 	if u == nil || u.Opaque != "" {
 		return false
 	}
 	at, fault := originOf(u.Scheme, u.Host)
-	return fault == "" && at.loopback()
+	return fault == "" && at.loopback() && (at.ip.IsValid() || strings.HasPrefix(u.Host, at.host))
 }
 
-// origin is an origin in one spelling, so that == compares it.
+// origin is an origin in a canonical spelling, comparable by ==.
 type origin struct {
 	https bool
 	port  uint16     // never 0
@@ -175,11 +180,15 @@ func (o origin) loopback() bool {
 	return o.host == "localhost"
 }
 
-// common is an origin in the one spelling that most requests use. It saves
-// them the reading: what is equal to it letter by letter is that origin.
+// common is an origin in the spelling of most requests. Comparing the letters saves
+// parsing: an equal spelling is the same origin.
 type common struct {
 	scheme, host string
 	loopback     bool
+}
+
+func (c *common) is(scheme, hostport string) bool {
+	return c.host == hostport && c.scheme == scheme
 }
 
 // common returns o so spelled, or false if that reads as another origin.
@@ -202,11 +211,10 @@ func (o origin) common() (common, bool) {
 	return c, fault == "" && back == o
 }
 
-// originOf reads the origin of a URL, or says what is wrong with it. It is
-// content with any host that a resolver may be asked for, number-like,
-// Unicode and doubtful names included; nameFault is what they have to pass
-// to be in a set. The faults are constants, so that a mismatch costs no
-// allocation either.
+// originOf reads the origin of a URL, or returns the fault. originOf accepts any host
+// that a resolver may be asked for, including number-like, Unicode and doubtful names;
+// a host in a set also has to pass nameFault. The faults are constants, so that a
+// mismatch costs no allocation either.
 func originOf(scheme, hostport string) (at origin, fault string) {
 	switch lower(scheme) {
 	case "https":
@@ -264,8 +272,8 @@ func originOf(scheme, hostport string) (at origin, fault string) {
 	return at, ""
 }
 
-// parseSpec reads one spec. For a wildcard, the origin's host is the dot and
-// what follows it.
+// parseSpec reads a spec. For a wildcard, the origin's host is the dot and the text
+// behind the dot.
 func parseSpec(spec string) (at origin, wild bool, fault string) {
 	if spec == "" {
 		return origin{}, false, `empty; write scheme://host, or "*" for any origin`
@@ -319,8 +327,8 @@ func parseSpec(spec string) (at origin, wild bool, fault string) {
 	return at, wild, fault
 }
 
-// nameFault says why host, in lower case, isn't a name that means the same
-// host to everyone. A dot at its end is fine.
+// nameFault returns the reason why host, in lower case, may mean different hosts to
+// different readers. A dot at the end is fine.
 func nameFault(host string) string {
 	if !ascii(host) {
 		return "the host isn't ASCII; write it in punycode (xn--…)"
@@ -334,8 +342,8 @@ func nameFault(host string) string {
 			return "the host has an empty label"
 		}
 	}
-	// As browsers have it, a name whose last label is a number is an
-	// address, and dotted decimal is its only spelling that is clear.
+	// As in browsers, a name whose last label is a number is an address, and dotted
+	// decimal is the only clear spelling of an address.
 	hex, ok := strings.CutPrefix(label, "0x")
 	if ok && strings.Trim(hex, "0123456789abcdef") == "" || strings.Trim(label, "0123456789") == "" {
 		return "the host is a number; write an IPv4 address as four decimal numbers, as in 127.0.0.1"
@@ -384,8 +392,8 @@ func ascii(s string) bool {
 	return true
 }
 
-// lower is strings.ToLower for ASCII letters only: Unicode has other letters
-// whose lower case is ASCII, such as the Kelvin sign.
+// lower is strings.ToLower for ASCII letters only: Unicode has non-ASCII letters whose
+// lower case is ASCII, such as the Kelvin sign.
 func lower(s string) string {
 	for i := range len(s) {
 		if 'A' <= s[i] && s[i] <= 'Z' {
@@ -401,7 +409,7 @@ func lower(s string) string {
 	return s
 }
 
-// quoteOrigin is strconv.Quote without what may be secret in a URL.
+// quoteOrigin is strconv.Quote without the parts of a URL that may be secret.
 func quoteOrigin(spec string) string {
 	if at := strings.LastIndexByte(spec, '@'); at >= 0 {
 		scheme, _, ok := strings.Cut(spec[:at], "://")

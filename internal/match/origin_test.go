@@ -1,6 +1,7 @@
 package match
 
 import (
+	"net/http"
 	"net/netip"
 	"net/url"
 	"regexp"
@@ -348,9 +349,12 @@ func TestSameOrigin(t *testing.T) {
 }
 
 func TestLoopback(t *testing.T) {
+	proxied := withProxy(t)
 	for host, want := range map[string]bool{
 		"localhost":              true,
-		"LocalHost:8080":         true,
+		"localhost:":             true,
+		"LocalHost:8080":         false,
+		"LOCALHOST":              false,
 		"127.0.0.1":              true,
 		"127.255.0.9:80":         true,
 		"[::1]":                  true,
@@ -359,6 +363,7 @@ func TestLoopback(t *testing.T) {
 		"[::FFFF:7f00:1]":        true,
 		"":                       false,
 		"localhost.":             false,
+		"LocalHost.":             false,
 		"localhost.evil.com":     false,
 		"a.localhost":            false,
 		"notlocalhost":           false,
@@ -368,6 +373,7 @@ func TestLoopback(t *testing.T) {
 		"ⅼocalhost":              false,
 		"loca\u212ahost":         false,
 		"127.1":                  false,
+		"0x7f.1":                 false,
 		"127.0.0.1.":             false,
 		"127.0.0.01":             false,
 		"127.0.0.1.evil.com":     false,
@@ -387,6 +393,7 @@ func TestLoopback(t *testing.T) {
 	} {
 		u := &url.URL{Scheme: "http", Host: host}
 		assert.Equal(t, want, Loopback(u), "%q", host)
+		assert.False(t, want && proxied(u), "%q goes to a proxy", host)
 		// Known beforehand, if it is one of the set, and no other rule.
 		set, _ := ParseOrigins([]string{"http://other.test", "http://" + host})
 		assert.Equal(t, want, set.Loopback(u), "%q in the set", host)
@@ -400,6 +407,25 @@ func TestLoopback(t *testing.T) {
 	assert.False(t, Loopback(&url.URL{Scheme: "http", Host: "localhost", Opaque: "//localhost/"}))
 }
 
+// withProxy sets a proxy for the whole process, and returns whether net/http sends
+// a request through the proxy. net/http reads the environment once.
+func withProxy(t testing.TB) func(*url.URL) bool {
+	for _, name := range []string{"HTTP_PROXY", "http_proxy"} {
+		t.Setenv(name, "http://proxy.test:3128")
+	}
+	for _, name := range []string{"NO_PROXY", "no_proxy", "REQUEST_METHOD"} {
+		t.Setenv(name, "")
+	}
+	proxied := func(u *url.URL) bool {
+		proxy, err := http.ProxyFromEnvironment(&http.Request{URL: u})
+		return proxy != nil || err != nil
+	}
+	if !proxied(&url.URL{Scheme: "http", Host: "host.test"}) {
+		t.Fatal("no request goes to the proxy")
+	}
+	return proxied
+}
+
 // FuzzOrigins checks the parser and Match against the rule as saysOrigin has
 // it, which goes by net/url and regular expressions.
 func FuzzOrigins(f *testing.F) {
@@ -409,6 +435,7 @@ func FuzzOrigins(f *testing.F) {
 	for _, c := range badOrigins {
 		f.Add(c.spec, "https", "api.example.com")
 	}
+	proxied := withProxy(f)
 	f.Fuzz(func(t *testing.T, spec, scheme, host string) {
 		o, err := ParseOrigins([]string{spec})
 		if err != nil {
@@ -437,6 +464,9 @@ func FuzzOrigins(f *testing.F) {
 		if Loopback(u) && !loopbackHost.MatchString(host) {
 			t.Errorf("%q is loopback", host)
 		}
+		if Loopback(u) && proxied(&url.URL{Scheme: "http", Host: host}) {
+			t.Errorf("%q is loopback and goes to a proxy", host)
+		}
 		if Loopback(u) != o.Loopback(u) {
 			t.Errorf("%q, %q is loopback only to the set or only without", scheme, host)
 		}
@@ -444,7 +474,7 @@ func FuzzOrigins(f *testing.F) {
 }
 
 var (
-	loopbackHost = regexp.MustCompile(`^(?:[Ll][Oo][Cc][Aa][Ll][Hh][Oo][Ss][Tt]|127(?:\.[0-9]{1,3}){3}|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?$`)
+	loopbackHost = regexp.MustCompile(`^(?:localhost|127(?:\.[0-9]{1,3}){3}|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?$`)
 	anyHost      = regexp.MustCompile(`^(?:[-_.A-Za-z0-9]|[^\x00-\x7f])+$`)
 	clearName    = regexp.MustCompile(`^(?:[-_A-Za-z0-9]+\.)*[-_A-Za-z0-9]+\.?$`)
 	numberLike   = regexp.MustCompile(`(?:^|\.)(?:[0-9]+|0[xX][0-9A-Fa-f]*)\.?$`)

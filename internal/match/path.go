@@ -1,6 +1,5 @@
-// Paths: exact ones and patterns. What has the look of two paths, to us and
-// to a server or proxy on the way, matches neither. Origins are in
-// origin.go.
+// Paths: exact paths and patterns. A path that servers or proxies on the way may read
+// in two ways matches neither. Origins are in origin.go.
 
 package match
 
@@ -21,23 +20,22 @@ type Paths struct {
 	patterns []pattern
 }
 
-// ParsePaths compiles specs, each put below prefix. Every mistake is
-// reported, joined, and named by its spec.
+// ParsePaths compiles specs, each put below prefix. Every mistake is reported, joined,
+// and named by its spec.
 //
-//   - "/health" is that path and no other: "/health/" and "/Health" aren't.
-//   - "/public/*" has any one segment in the place of *, not an empty one.
+//   - "/health" is the exact path: "/health/" and "/Health" don't match.
+//   - "/public/*" has any single segment in the place of *, except an empty segment.
 //     "/public/*/" is the same with a slash at the end.
-//   - "/docs/**" is everything below /docs/ at any depth, with or without a
-//     slash at the end; "/docs" and "/docs/" themselves aren't. ** can only
-//     come last.
+//   - "/docs/**" is every path below /docs/ at any depth, with or without a slash at the
+//     end, but not "/docs" and "/docs/". ** can only come last.
 //
-// A * means something only as a whole segment; elsewhere it is a mistake.
-// Specs are taken decoded, as url.URL has them in Path: "/a b", not
-// "/a%20b". A percent sign in a spec is a mistake, as is whatever could
-// never match because Match finds it ambiguous.
+// A * is a wildcard only as a whole segment; elsewhere a * is a mistake. Specs are
+// decoded, as in url.URL.Path: "/a b", not "/a%20b". A percent sign in a spec is a
+// mistake, and so is a spec that could never match because Match finds the path
+// ambiguous.
 //
-// prefix is the path of a base URL, decoded too: "", "/v1" or "/v1/". A *
-// in it means itself. "/" below "/v1" is "/v1/".
+// prefix is the path of a base URL, decoded too: "", "/v1" or "/v1/". A * in prefix
+// stands for itself. "/" below "/v1" is "/v1/".
 func ParsePaths(prefix string, specs []string) (*Paths, error) {
 	p := &Paths{exact: make(map[string]struct{})}
 	if len(specs) == 0 {
@@ -81,7 +79,11 @@ func ParsePaths(prefix string, specs []string) (*Paths, error) {
 //     sign, escaped or not, control characters and invalid UTF-8
 //   - a RawPath that isn't a spelling of Path, and any URL with Opaque set
 func (p *Paths) Match(u *url.URL) bool {
-	if p == nil || u == nil || u.Opaque != "" || len(p.exact) == 0 && len(p.patterns) == 0 {
+	return p != nil && len(p.exact)+len(p.patterns) > 0 && p.match(u)
+}
+
+func (p *Paths) match(u *url.URL) bool {
+	if u == nil || u.Opaque != "" {
 		return false
 	}
 	if u.RawPath != "" && !spells(u.RawPath, u.Path) {
@@ -208,8 +210,8 @@ func pathFault(path string) string {
 	return ""
 }
 
-// spells reports whether raw is path with some characters escaped, none of
-// them a slash or a dot. What else must not be there is seen in path.
+// spells reports whether raw is path with some characters escaped, but no slash and no
+// dot. Other forbidden characters are found in path.
 func spells(raw, path string) bool {
 	n := 0
 	for i := 0; i < len(raw); i++ {
@@ -249,8 +251,8 @@ func hexValue(c byte) byte {
 	return 255
 }
 
-// quotePath is strconv.Quote without what may be secret if the spec is a
-// whole URL by mistake, or has a query.
+// quotePath is strconv.Quote without parts that may be secret if the spec is a whole
+// URL by mistake, or has a query.
 func quotePath(spec string) string {
 	if !strings.HasPrefix(spec, "/") || strings.HasPrefix(spec, "//") {
 		return quoteOrigin(spec)

@@ -1,5 +1,5 @@
-// Package mistake collects what is wrong with a configuration, and marks errors
-// that only a change of the program can mend.
+// Package mistake collects the mistakes of a configuration, and marks errors that only
+// a change of the program can repair.
 package mistake
 
 import (
@@ -36,7 +36,7 @@ func Each(err error, f func(text string)) {
 	}
 }
 
-// In joins errs, each with the name of what they are about before it.
+// In joins errs, each with name before its text.
 func In(name string, errs []error) error {
 	var named []error
 	for _, err := range errs {
@@ -45,8 +45,8 @@ func In(name string, errs []error) error {
 	return errors.Join(named...)
 }
 
-// IsNil reports whether v isn't nil but what it holds is: a value that would pass
-// for a set one and panic at its first use.
+// IsNil reports whether v isn't nil but holds a nil value: such a v would pass for a
+// set value and panic at its first use.
 func IsNil(v any) bool {
 	switch rv := reflect.ValueOf(v); rv.Kind() {
 	case reflect.Pointer, reflect.Func, reflect.Map, reflect.Slice, reflect.Chan:
@@ -55,12 +55,12 @@ func IsNil(v any) bool {
 	return false
 }
 
-// Final returns err as one that sending the request again can't mend.
+// Final returns err marked as an error that another send can't repair.
 func Final(err error) error { return &final{err} }
 
 type final struct{ error }
 
-// RetryVerdict says to a retry layer that there is no use in another send.
+// RetryVerdict tells a retry layer that another send is useless.
 func (*final) RetryVerdict() (retry bool, after time.Duration) { return false, 0 }
 
 func (f *final) Unwrap() error { return f.error }

@@ -1,17 +1,17 @@
-// Package oauthcode knows the registered OAuth error codes. Only these may be
-// shown: anything else in an "error" field are a server's own words, which can
-// hold a secret that it was told.
+// Package oauthcode knows the registered OAuth error codes. Only registered codes may
+// be shown: any other text in an "error" field is the server's own, and can hold a
+// secret that was sent to the server.
 package oauthcode
 
-// Registered reports whether code is one, and if so whether it is permanent:
-// the same request is refused the next time too. A token that was refused isn't
-// permanent: its step can get a newer one.
+// Registered reports whether code is registered, and whether a registered code is
+// permanent: the server would refuse the same request again. The refusal of a token
+// isn't permanent, since the token's step can get a newer token.
 func Registered(code string) (permanent, ok bool) {
 	permanent, ok = codes[code]
 	return permanent, ok
 }
 
-// codes has true for those that are permanent.
+// codes maps a code to whether the code is permanent.
 var codes = map[string]bool{
 	// RFC 6749 §5.2, §4.1.2.1
 	"invalid_request":           true,
@@ -37,10 +37,10 @@ var codes = map[string]bool{
 	// RFC 8707, RFC 9396
 	"invalid_target":                true,
 	"invalid_authorization_details": true,
-	// RFC 9449: the next proof is another one.
+	// RFC 9449: the next request has another proof.
 	"use_dpop_nonce":     false,
 	"invalid_dpop_proof": false,
-	// OpenID Connect Core §3.1.2.6: somebody has to sit down and log in.
+	// OpenID Connect Core §3.1.2.6: a person has to log in.
 	"interaction_required":       true,
 	"login_required":             true,
 	"account_selection_required": true,

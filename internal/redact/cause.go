@@ -12,14 +12,14 @@ import (
 	"strings"
 )
 
-// Cause returns err with a text in which URLs, as in [Error], and whatever else is
-// quoted are masked: what net/http, url and encoding/json quote, a malformed
-// status line, a Location, a field, is what came over the wire or was going
-// to. A text that begins with the package's own name stays, but for its URLs:
-// it quotes steps and fields.
+// Cause returns err with a text in which URLs, as in [Error], and all other quoted
+// texts are masked: net/http, url and encoding/json quote data from or for the wire,
+// such as a malformed status line, a Location or a field. In a text that begins with
+// the package's own name only URLs are masked, since such a text quotes steps and
+// fields.
 //
 // errors.Is and errors.As still find all of err's chain, in which the URL of a
-// *url.Error is masked too. err itself is untouched; nil stays nil.
+// *url.Error is masked too. err itself is unchanged; nil stays nil.
 func Cause(err error) error { return CauseAt(err, Text) }
 
 // CauseAt is Cause with show in place of [Text] for the URLs of *url.Error
@@ -36,22 +36,33 @@ func Answer(err error, body []byte, show func(raw string) string) error {
 	return wording{show: show, quotes: true, body: string(bytes.TrimSpace(body))}.reword(err)
 }
 
-// Words is Cause without a look at quotes, for an error that an application
-// made.
+// Words is Cause without masking quotes, for an error made by an application.
 func Words(err error) error { return wording{show: Text}.reword(err) }
 
-// Inner is Words for an error that goes into a text of ours, which begins with
+// Inner is Words for an error inside a text of this package, which already begins with
 // the package's name: the name isn't repeated.
 func Inner(err error) error { return wording{show: Text, inner: true}.reword(err) }
 
-// ownName begins every text of this package and of the modules beside it.
+// Without returns err with every occurrence of name in the text masked. An empty name
+// masks nothing.
+func Without(err error, name string) error {
+	if name == "" || !strings.Contains(err.Error(), name) {
+		return err
+	}
+	text := strings.ReplaceAll(err.Error(), name, Mask)
+	return &reworded{text, err, func(ue *url.Error) error {
+		return &url.Error{Op: ue.Op, URL: strings.ReplaceAll(ue.URL, name, Mask), Err: Without(ue.Err, name)}
+	}}
+}
+
+// ownName begins every text of this package and of the project's other modules.
 const ownName = "requestforge: "
 
 // wording says how the text of an error is masked.
 type wording struct {
 	show   func(raw string) string // the URL of a *url.Error
 	quotes bool                    // quoted text is masked
-	body   string                  // masked where the text repeats it
+	body   string                  // masked where the text repeats the body
 	inner  bool                    // without ownName
 }
 
@@ -59,7 +70,7 @@ func (w wording) text(err error) string {
 	if quotesBody(err) {
 		return "oauth2: the auth server refused the request"
 	}
-	text := errorText(err, w.show)
+	text := errorText(err, w.show, written)
 	if w.inner {
 		text = strings.ReplaceAll(text, ownName, "")
 	}
@@ -111,7 +122,14 @@ func quotesBody(err error) bool {
 
 var inQuotes = regexp.MustCompile(`"(?:[^"\\]|\\.)*"`)
 
-func (w wording) reword(err error) error {
+// reword masks the text of err. An error whose methods panic gets a replacement text:
+// the callers of redact don't recover from a panic.
+func (w wording) reword(err error) (masked error) {
+	defer func() {
+		if recover() != nil {
+			masked = textless{err}
+		}
+	}()
 	if ue, ok := err.(*url.Error); ok {
 		return &url.Error{Op: ue.Op, URL: w.show(ue.URL), Err: w.reword(ue.Err)}
 	}
@@ -126,12 +144,22 @@ func (w wording) reword(err error) error {
 	return &reworded{text, err, func(ue *url.Error) error { return w.reword(ue) }}
 }
 
-// reworded is err with another text. It has no Unwrap: whoever logs a whole
-// chain must not get to the first text again.
+// textless is an error whose Error method panics.
+type textless struct{ err error }
+
+func (e textless) Error() string {
+	return fmt.Sprintf("an error of type %T, which panics when asked what it is", e.err)
+}
+
+// Format writes the text for every verb.
+func (e textless) Format(s fmt.State, _ rune) { io.WriteString(s, e.Error()) }
+
+// reworded is err with another text. reworded has no Unwrap, so that a logger of a
+// whole chain doesn't reach the original text.
 type reworded struct {
 	text  string
 	err   error
-	inner func(*url.Error) error // masks one of err's chain; a func, which no verb of fmt prints
+	inner func(*url.Error) error // masks a *url.Error of err's chain; a func, since no verb of fmt prints the captured values
 }
 
 func (e *reworded) Error() string        { return e.text }

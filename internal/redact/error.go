@@ -9,26 +9,27 @@ import (
 	"strings"
 )
 
-// Error returns err's text with every URL in it masked as by [URL]: those of
-// the *url.Error values anywhere in its tree, whatever they look like, and
-// those with a scheme that a wrapper wrote into its text, as http.Client does
-// with a Location it can't parse. Of a URL that can't be parsed even the
-// quoted fragments in the reason ("invalid port \":hunter2\"") are masked.
+// Error returns err's text with every URL masked as by [URL]: the URLs of all
+// *url.Error values in err's tree, in any form, and URLs with a scheme that a wrapper
+// wrote into its text, as http.Client does with a Location that can't be parsed. If a
+// URL can't be parsed, even the quoted fragments in the reason ("invalid port
+// \":hunter2\"") are masked. The bytes of a server that net/http repeats are masked,
+// too.
 //
-// err itself is untouched; a nil err is "".
-func Error(err error) string { return errorText(err, Text) }
+// err itself is unchanged; a nil err gives "".
+func Error(err error) string { return errorText(err, Text, written) }
 
-// errorText is Error with show in place of [Text] for the URLs of *url.Error
-// values.
-func errorText(err error, show func(raw string) string) string {
+// errorText is Error with show in place of [Text] for the URLs of *url.Error values,
+// and inText for the URLs in the text.
+func errorText(err error, show, inText func(raw string) string) string {
 	if err == nil {
 		return ""
 	}
-	text := err.Error()
+	text := serverWords(err.Error())
 	raws := appendURLs(nil, err)
 
-	// Longest first: a URL that is the beginning of another one must not
-	// be replaced inside it, which would leave the other's end in sight.
+	// Longest first: if a URL is the beginning of a longer URL, replacing the short URL
+	// inside the longer would leave the longer URL's end visible.
 	slices.SortFunc(raws, func(a, b string) int { return cmp.Compare(len(b), len(a)) })
 	var broken []string
 	for _, raw := range raws {
@@ -47,11 +48,11 @@ func errorText(err error, show func(raw string) string) string {
 		text = eachQuoted(text, func(s string) string {
 			// The quotes say where the URL ends, blanks and all.
 			if i := strings.Index(s, "://"); i > 0 && schemeStart(s, i) == 0 {
-				return maskOne(s, &broken)
+				return maskOne(s, inText, &broken)
 			}
-			return maskURLs(s, &broken)
+			return maskURLs(s, inText, &broken)
 		}, func(s string) string {
-			return maskURLs(s, &broken)
+			return maskURLs(s, inText, &broken)
 		})
 	}
 	if len(broken) > 0 {
@@ -85,14 +86,14 @@ func appendURLs(raws []string, err error) []string {
 	return raws
 }
 
-// quoted is s as %q shows it, without the quotes.
+// quoted returns s as %q prints s, without the quotes.
 func quoted(s string) string {
 	q := strconv.Quote(s)
 	return q[1 : len(q)-1]
 }
 
-// eachQuoted returns text with f applied to what stands in each pair of
-// double quotes, and g to what stands outside of them.
+// eachQuoted returns text with f applied to the text in each pair of double quotes, and
+// g to the text outside of quotes.
 func eachQuoted(text string, f, g func(string) string) string {
 	var b strings.Builder
 	for {
@@ -109,7 +110,7 @@ func eachQuoted(text string, f, g func(string) string) string {
 			text = text[1:]
 			continue
 		}
-		s, _ := strconv.Unquote(q) // QuotedPrefix has seen that it can be
+		s, _ := strconv.Unquote(q) // QuotedPrefix has checked the syntax
 		if m := f(s); m != s {
 			b.WriteString(strconv.Quote(m))
 		} else {
@@ -121,7 +122,7 @@ func eachQuoted(text string, f, g func(string) string) string {
 
 // maskURLs masks the URLs with a scheme in s, each taken to reach as far as
 // the next blank or quote.
-func maskURLs(s string, broken *[]string) string {
+func maskURLs(s string, show func(raw string) string, broken *[]string) string {
 	var b strings.Builder
 	for {
 		i := strings.Index(s, "://")
@@ -139,22 +140,27 @@ func maskURLs(s string, broken *[]string) string {
 			one = s[start : i+len("://")]
 		}
 		b.WriteString(s[:start])
-		b.WriteString(maskOne(one, broken))
+		b.WriteString(maskOne(one, show, broken))
 		s = s[start+len(one):]
 	}
 }
 
-// maskOne masks the one URL raw, and notes it in broken if it can't be parsed.
-func maskOne(raw string, broken *[]string) string {
-	u, err := url.Parse(raw)
-	if err != nil {
+// maskOne masks the URL raw, and adds raw to broken if raw can't be parsed.
+func maskOne(raw string, show func(raw string) string, broken *[]string) string {
+	if _, err := url.Parse(raw); err != nil {
 		*broken = append(*broken, raw)
 		return Mask
 	}
-	if u.User == nil && !strings.ContainsAny(raw, "@?#") {
-		return raw // as it was written, not as URL would write it
+	return show(raw)
+}
+
+// written is Text, but returns a URL without secrets unchanged.
+func written(raw string) string {
+	u, err := url.Parse(raw)
+	if err == nil && u.User == nil && !strings.ContainsAny(raw, "@?#") {
+		return raw
 	}
-	return URL(u)
+	return Text(raw)
 }
 
 // schemeStart is where the scheme before s[i:], which is "://", begins.

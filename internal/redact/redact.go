@@ -1,5 +1,5 @@
-// Package redact makes what is printed or logged free of secrets: URLs, the
-// errors that quote them, and headers. What it can't judge it masks.
+// Package redact removes secrets from printed and logged texts: URLs, the errors that
+// quote URLs, and headers. When in doubt, redact masks.
 package redact
 
 import (
@@ -7,25 +7,25 @@ import (
 	"strings"
 )
 
-// Mask stands for a value that isn't shown.
+// Mask replaces a hidden value.
 const Mask = "REDACTED"
 
-// URL returns u as text that may be logged. Its user info, the value of every
-// query parameter and its fragment are masked; scheme, host, path and the
-// names of the parameters stay. A parameter without "=" is masked too, since
-// it may be a value as well as a name, and so is the whole of a query that
-// isn't well formed, or of an opaque URL. The path is shown as it is: a
-// secret in a path can't be told from any other segment.
+// URL returns u as text that may be logged. User info, the value of every query
+// parameter and the fragment are masked; scheme, host, path and the names of the
+// parameters stay. A parameter without "=" is masked too, since the parameter may be a
+// value as well as a name. A query that isn't well formed is masked completely, and so
+// is an opaque URL. The path is shown unchanged: a secret in a path can't be told from
+// any other segment.
 //
-// A nil u is "". A URL without anything to mask costs one allocation.
+// A nil u gives "". A URL without secrets costs one allocation.
 func URL(u *url.URL) string {
 	if u == nil {
 		return ""
 	}
 	var b strings.Builder
 	if u.Opaque != "" {
-		// It may hold anything, "//user:password@host" included, and what
-		// looks like a scheme may be the user of a "user:password@host".
+		// An opaque URL may hold any text, including "//user:password@host", and the
+		// scheme may be the user of a "user:password@host".
 		if u.Scheme == "http" || u.Scheme == "https" {
 			b.WriteString(u.Scheme)
 			b.WriteByte(':')
@@ -82,8 +82,8 @@ func URL(u *url.URL) string {
 	return b.String()
 }
 
-// Text is URL for a URL that is still text. One that can't be parsed is
-// masked as a whole, for nobody knows which part of it is which.
+// Text is URL for a URL in text form. A URL that can't be parsed is masked as a whole,
+// since its parts can't be told apart.
 func Text(raw string) string {
 	u, err := url.Parse(raw)
 	if err != nil {
@@ -121,8 +121,8 @@ func writeQuery(b *strings.Builder, u *url.URL) {
 	}
 }
 
-// plainQuery reports whether everyone splits q into the same parameters:
-// url.ParseQuery refuses ";" and bad escapes, others don't.
+// plainQuery reports whether all readers split q into the same parameters:
+// url.ParseQuery refuses ";" and bad escapes, and other parsers don't.
 func plainQuery(q string) bool {
 	for i := 0; i < len(q); i++ {
 		switch c := q[i]; {

@@ -3,9 +3,12 @@ package redact
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
+	"net/textproto"
 	"net/url"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -146,30 +149,38 @@ func TestErrorMasksEveryURL(t *testing.T) {
 	}
 }
 
-func TestHeaderShowsOnlyHarmlessValues(t *testing.T) {
+func TestRequestHeaderShowsWhatTheCallerHasChosen(t *testing.T) {
 	in := http.Header{
-		"Accept":           {"application/json", "text/plain"},
-		"content-type":     {"application/json"},
-		"Authorization":    {"Bearer hunter2"},
-		"Cookie":           {"a=hunter2", "b=hunter2"},
-		"X-Api-Key":        {"hunter2"},
-		"X-Hunter":         nil,
-		"Location":         {"https://me:hunter2@h/x?code=hunter2#hunter2"},
-		"Referer":          {"/x?k=hunter2"},
-		"Www-Authenticate": {`bearer error="hunter2"`, "Negotiate hunter2", "Negotiate", "hunter2"},
+		"Accept":          {"application/json", "text/plain"},
+		"content-type":    {"multipart/form-data; boundary=x"},
+		"User-Agent":      {"shop/1.2"},
+		"X-Request-Id":    {"order-4711"},
+		"Authorization":   {"Bearer hunter2"},
+		"Cookie":          {"a=hunter2", "b=hunter2"},
+		"X-Api-Key":       {"hunter2"},
+		"X-Hunter":        nil,
+		"If-None-Match":   {`"hunter2"`},
+		"Referer":         {"/x?k=hunter2"},
+		"Origin":          {"https://h"},
+		"Location":        {"https://hunter2/hunter2"},
+		"Accept-Encoding": nil,
 	}
 	want := http.Header{
-		"Accept":           {"application/json", "text/plain"},
-		"content-type":     {"application/json"},
-		"Authorization":    {Mask},
-		"Cookie":           {Mask},
-		"X-Api-Key":        {Mask},
-		"X-Hunter":         {Mask},
-		"Location":         {"https://REDACTED@h/x?code=REDACTED#REDACTED"},
-		"Referer":          {"/x?k=REDACTED"},
-		"Www-Authenticate": {"Bearer REDACTED", "Negotiate REDACTED", "Negotiate", Mask},
+		"Accept":          {"application/json", "text/plain"},
+		"content-type":    {"multipart/form-data; boundary=x"},
+		"User-Agent":      {"shop/1.2"},
+		"X-Request-Id":    {"order-4711"},
+		"Authorization":   {Mask},
+		"Cookie":          {Mask},
+		"X-Api-Key":       {Mask},
+		"X-Hunter":        {Mask},
+		"If-None-Match":   {Mask},
+		"Referer":         {"/x?k=REDACTED"},
+		"Origin":          {"https://h"},
+		"Location":        {"https://REDACTED/REDACTED"},
+		"Accept-Encoding": {Mask},
 	}
-	got := Header(in)
+	got := RequestHeader(in, nil, URL)
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %v\nwant %v", got, want)
 	}
@@ -177,8 +188,177 @@ func TestHeaderShowsOnlyHarmlessValues(t *testing.T) {
 	if in["Accept"][0] != "application/json" {
 		t.Error("the copy shares values with the header")
 	}
-	if got := Header(nil); got != nil {
-		t.Errorf("Header(nil) = %v, want nil", got)
+	if got := RequestHeader(nil, nil, URL); got != nil {
+		t.Errorf("RequestHeader(nil) = %v, want nil", got)
+	}
+}
+
+func TestResponseHeaderShowsNothingThatAServerCanSendBack(t *testing.T) {
+	at, err := url.Parse("https://h:8443/users/me?page=2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct{ name, value, want string }{
+		{"Content-Type", "application/json", "application/json"},
+		{"content-type", "text/html; charset=UTF-8", "text/html; charset=UTF-8"},
+		{"Content-Type", "application/vnd.api+json", "application/vnd.api+json"},
+		{"Content-Type", "application/vnd.acme.v2+json", "application/vnd.REDACTED+json"},
+		{"Content-Type", `multipart/form-data; boundary="hunter2 hunter2"`, `multipart/form-data; boundary="REDACTED"`},
+		{"Content-Type", "hunter2", Mask},
+		{"Content-Type", "text/hunter2/123456/json", "text/REDACTED/json"},
+		{"Content-Type", "text/\x00\xff", "text/REDACTED"},
+		{"Content-Length", "1048576", "1048576"},
+		{"Content-Length", "867530912345867530912345", Mask},
+		{"Content-Range", "bytes 0-1073741823/2147483648", "bytes 0-1073741823/2147483648"},
+		{"Content-Range", "bytes 0-1/hunter2", "bytes REDACTED"},
+		{"Content-Range", "bytes 0-1/86753091234567", "bytes REDACTED"},
+		{"Content-Encoding", "gzip", "gzip"},
+		{"Content-Language", "de, en-US", "de, en-US"},
+		{"Content-Language", "hunter2-x", Mask},
+		{"Cache-Control", "private, max-age=60, stale-while-revalidate=30", "private, max-age=60, stale-while-revalidate=30"},
+		{"Cache-Control", `private="X-Hunter2", max-age=123456`, `private="REDACTED", max-age=REDACTED`},
+		{"Allow", "GET, HEAD", "GET, HEAD"},
+		{"Vary", "Accept-Encoding, Authorization", "Accept-Encoding, Authorization"},
+		{"Vary", "X-hunter2", Mask},
+		{"Server", "nginx/1.25.3", "nginx/1.25.3"},
+		{"Server", "hunter2/1.0 (123456)", "REDACTED)"},
+		{"Via", "1.1 varnish, 1.1 google", "1.1 varnish, 1.1 google"},
+		{"Via", "1.1 hunter2", Mask},
+		{"Via", "4111 1111 1111 1111", Mask},
+		{"Age", "12", "12"},
+		{"Retry-After", "3", "3"},
+		{"Retry-After", "Wed, 21 Oct 2015 07:28:00 GMT", "Wed, 21 Oct 2015 07:28:00 GMT"},
+		{"Date", "Wednesday, 21-Oct-15 07:28:00 HUN", "Wed, 21 Oct 2015 07:28:00 GMT"},
+		{"Date", "hunter2", Mask},
+		{"Last-Modified", "Wed, 21 Oct 2015 07:28:00 GMT", "Wed, 21 Oct 2015 07:28:00 GMT"},
+		{"Expires", "-1", "-1"},
+		{"Deprecation", "@1688169599", "@1688169599"},
+		{"Ratelimit-Limit", "100, 100;w=60", "100, 100;w=60"},
+		{"X-Ratelimit-Reset", "1688169599000", "1688169599000"},
+		{"X-Ratelimit-Reset", "soon", Mask},
+		{"X-Request-Id", "hunter2", Mask},
+		{"X-Request-Id", "2f1d4e3c-0000-4000-8000-000000000000", Mask},
+		{"X-Correlation-Id", "hunter2", Mask},
+		{"Traceparent", "00-hunter2-01", Mask},
+		{"User-Agent", "hunter2", Mask},
+		{"Etag", `"hunter2"`, Mask},
+		{"Set-Cookie", "s=hunter2", Mask},
+		{"Json", "json", Mask},
+		{"Location", "/users/me/", "https://h:8443/users/me/"},
+		{"Location", "http://h:8443/users/me?page=2", "http://h:8443/users/me?page=REDACTED"},
+		{"Location", "https://h:8443/", "https://h:8443/"},
+		{"Location", "https://h:8443/hunter2", "https://h:8443/REDACTED"},
+		{"Location", "https://H:8443/?hunter2=1#hunter2", "https://h:8443/?REDACTED#REDACTED"},
+		{"Location", "https://hunter2.example/users/me", "https://REDACTED/users/me"},
+		{"Location", "https://h:123456/", "https://REDACTED/"},
+		{"Location", "https://hunter2@h:8443/", "https://REDACTED@h:8443/"},
+		{"Location", "hunter2://h:8443/", "https://h:8443/"},
+		{"Location", "hunter2:hunter2", "https://REDACTED/REDACTED"},
+		{"Location", "https://hunter2:hunter2", Mask},
+		{"Content-Location", "//hunter2/x", "https://REDACTED/REDACTED"},
+		{"Referer", "/hunter2", "https://h:8443/REDACTED"},
+		{"Www-Authenticate", `bearer error="hunter2"`, "Bearer REDACTED"},
+		{"Www-Authenticate", "Negotiate hunter2", "Negotiate REDACTED"},
+		{"Www-Authenticate", "Negotiate", "Negotiate"},
+		{"Proxy-Authenticate", "hunter2", Mask},
+	} {
+		got := ResponseHeader(http.Header{tt.name: {tt.value, tt.value}}, at, URL)[tt.name]
+		if want := []string{tt.want, tt.want}; !reflect.DeepEqual(got, want) && !(tt.want == Mask && reflect.DeepEqual(got, want[:1])) {
+			t.Errorf("%s: %s is %q, want %q", tt.name, tt.value, got, tt.want)
+		}
+	}
+	odd := http.Header{"X-Hunter2hunter2": {"1"}, "0123abcd-0000": nil, "X-B3-Traceid": {"1"}, "X-Amz-Id-2": {"1"}}
+	if got, want := ResponseHeader(odd, at, URL), (http.Header{Mask: {Mask}, "X-B3-Traceid": {Mask}, "X-Amz-Id-2": {Mask}}); !reflect.DeepEqual(got, want) {
+		t.Errorf("got  %v\nwant %v", got, want)
+	}
+	if got := ResponseHeader(nil, at, URL); got != nil {
+		t.Errorf("ResponseHeader(nil) = %v, want nil", got)
+	}
+}
+
+// FuzzResponseHeader looks for a secret in the middle of a value.
+func FuzzResponseHeader(f *testing.F) {
+	f.Add("text/", "; charset=utf-8")
+	f.Add("1.1 ", "")
+	f.Add("https://h/", "@h?k=1")
+	f.Add("Bearer ", ", max-age=1")
+	f.Add("", "-json")
+	at := &url.URL{Scheme: "https", Host: "h", Path: "/x"}
+	f.Fuzz(func(t *testing.T, before, after string) {
+		h := http.Header{}
+		for _, name := range slices.Concat(slices.Collect(maps.Keys(described)), slices.Collect(maps.Keys(times)), []string{"Location", "Www-Authenticate", "Etag"}) {
+			h[name] = []string{before + secret + after, secret}
+		}
+		for name, values := range ResponseHeader(h, at, URL) {
+			if strings.Contains(strings.Join(values, ","), secret) {
+				t.Errorf("%s: %q is %q", name, h[name], values)
+			}
+		}
+	})
+}
+
+// The texts of net/http and its neighbours that repeat what a server has sent.
+func TestErrorsRepeatNoneOfAServersWords(t *testing.T) {
+	for _, tt := range []struct {
+		err  error
+		want string
+	}{
+		{errors.New(`malformed HTTP response "hunter2"`), `malformed HTTP response "REDACTED"`},
+		{errors.New(`malformed HTTP version "HTTP/hunter2"`), `malformed HTTP version "REDACTED"`},
+		{errors.New(`malformed HTTP status code "hunter2"`), `malformed HTTP status code "REDACTED"`},
+		{textproto.ProtocolError("malformed MIME header line: X-Echo hunter2 \"x\"\nhunter2"), "malformed MIME header line: REDACTED"},
+		{textproto.ProtocolError(`malformed MIME header line: "X-Echo hunter2"`), `malformed MIME header line: "REDACTED"`},
+		{textproto.ProtocolError(`malformed MIME header initial line: "hunter2"`), `malformed MIME header initial line: "REDACTED"`},
+		{textproto.ProtocolError("malformed MIME header initial line: hunter2"), "malformed MIME header initial line: REDACTED"},
+		{textproto.ProtocolError(`malformed MIME header: missing colon: "hunter2 \"hunter2"`), `malformed MIME header: missing colon: "REDACTED"`},
+		{errors.New(`bad Content-Length "hunter2"`), `bad Content-Length "REDACTED"`},
+		{errors.New(`invalid empty Content-Length "hunter2"`), `invalid empty Content-Length "REDACTED"`},
+		{errors.New(`http: message cannot contain multiple Content-Length headers; got ["1" "hunter2"]`), `http: message cannot contain multiple Content-Length headers; got "REDACTED"`},
+		{errors.New(`unsupported transfer encoding: "hunter2"`), `unsupported transfer encoding: "REDACTED"`},
+		{errors.New(`too many transfer encodings: ["chunked" "hunter2"]`), `too many transfer encodings: "REDACTED"`},
+		{errors.New(`bad trailer key "hunter2"`), `bad trailer key "REDACTED"`},
+		{errors.New(`failed to parse Location header "hunter2 hunter2": x`), `failed to parse Location header "REDACTED": x`},
+		{errors.New(`http2: server sent GOAWAY and closed the connection; LastStreamID=1, ErrCode=NO_ERROR, debug="hunter2"`),
+			`http2: server sent GOAWAY and closed the connection; LastStreamID=1, ErrCode=NO_ERROR, debug="REDACTED"`},
+		{errors.New(`stream error: stream ID 1; PROTOCOL_ERROR; invalid header field name "hunter2"`), `stream error: stream ID 1; PROTOCOL_ERROR; invalid header field name "REDACTED"`},
+		{errors.New(`invalid pseudo-header ":hunter2"`), `invalid pseudo-header "REDACTED"`},
+		{errors.New(`tls: server selected unadvertised ALPN protocol ("hunter2")`), `tls: server selected unadvertised ALPN protocol ("REDACTED")`},
+	} {
+		for _, wrap := range []func(error) error{
+			func(err error) error { return err },
+			func(err error) error { return fmt.Errorf("net/http: HTTP/1.x transport connection broken: %w", err) },
+			func(err error) error { return fmt.Errorf(`requestforge: step "user": POST https://h/: %w`, err) },
+		} {
+			err, want := wrap(tt.err), wrap(errors.New(tt.want)).Error()
+			record := RecordOf(&http.Request{URL: &url.URL{Scheme: "https", Host: "h", Path: "/"}}, nil)
+			for name, got := range map[string]string{
+				"Error": Error(err), "Cause": Cause(err).Error(), "Words": Words(err).Error(), "Record": record.Error(err),
+			} {
+				if got != want {
+					t.Errorf("%s:\ngot  %s\nwant %s", name, got, want)
+				}
+			}
+		}
+	}
+}
+
+// What a transport quotes is a server's; what the package quotes, a step's name.
+func TestRecordsErrorQuotesNothingButOurs(t *testing.T) {
+	record := RecordOf(&http.Request{URL: &url.URL{Scheme: "https", Host: "h", Path: "/"}}, nil)
+	for in, want := range map[string]string{
+		`said "hunter2"`: `said "REDACTED"`,
+		`requestforge: step "user": invalid_grant`:         `requestforge: step "user": invalid_grant`,
+		`shop: requestforge: step "user": "refused"`:       `shop: requestforge: step "user": "refused"`,
+		"requestforge: step \"user\": x\nsaid \"hunter2\"": "requestforge: step \"user\": x\nsaid \"REDACTED\"",
+		`said "requestforge: hunter2", "hunter2"`:          `said "REDACTED", "REDACTED"`,
+	} {
+		if got := record.Error(errors.New(in)); got != want {
+			t.Errorf("%s\ngot  %s\nwant %s", in, got, want)
+		}
+	}
+	err := &url.Error{Op: "Get", URL: "https://h/?k=hunter2", Err: errors.New(`odd "hunter2"`)}
+	if got, want := record.Error(err), `Get "https://h/?k=REDACTED": odd "REDACTED"`; got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
 	}
 }
 
@@ -234,6 +414,45 @@ func FuzzURL(f *testing.F) {
 	})
 }
 
+// FuzzRecord looks for a secret that a program's function hides, in a path, a query or
+// user info, in what a transport or a mock may say of the request.
+func FuzzRecord(f *testing.F) {
+	f.Add("bot1:", "", "/v1/", "/send", "k=1")
+	f.Add("%", "% \"\n", "", "//x", "")
+	f.Add("é/", "\\", "/", "?#", "a&b")
+	f.Add("x", ",;)]", "/", "", "a=b=c")
+	f.Fuzz(func(t *testing.T, before, after, dir, rest, query string) {
+		if strings.Contains(dir+rest+query, secret) {
+			t.Skip()
+		}
+		value := before + secret + after
+		for _, u := range []*url.URL{
+			{Scheme: "https", Host: "h.example", Path: "/" + dir + value + rest, RawQuery: query},
+			{Scheme: "https", Host: "h.example", Path: "/" + dir, RawQuery: query + "&k=" + url.QueryEscape(value)},
+			{Scheme: "https", Host: "h.example", Path: "/" + dir, User: url.UserPassword("me", value)},
+		} {
+			r := RecordOf(&http.Request{URL: u}, func(*url.URL) string { return "the API" })
+			for _, err := range []error{
+				&url.Error{Op: "Get", URL: u.String(), Err: errors.New("EOF")},
+				fmt.Errorf("calling %s: refused", u),
+				fmt.Errorf("calling %q: refused", u.String()),
+				fmt.Errorf("no mock for %s", u.Path),
+				fmt.Errorf("no mock for %s", u.EscapedPath()),
+				fmt.Errorf("no mock for %s?%s!", u.Path, u.RawQuery),
+				fmt.Errorf("no mock for %q", u.RequestURI()),
+				fmt.Errorf("requestforge: no mock for %q", u.Path),
+			} {
+				if got := r.Error(err); strings.Contains(got, secret) {
+					t.Errorf("Error(%q) = %q", err, got)
+				}
+			}
+			if got := r.URL(); got != "the API" {
+				t.Errorf("URL() = %q", got)
+			}
+		}
+	})
+}
+
 // FuzzError looks for the password of a URL in what url.Parse says about it.
 func FuzzError(f *testing.F) {
 	f.Add("https://me:", "@h/x")
@@ -262,6 +481,29 @@ func TestCausePrintsNothingButItsText(t *testing.T) {
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d", "%t", "%e"} {
 		if got := fmt.Sprintf(verb, err); strings.Contains(got, "s3cret") || !strings.Contains(got, "malformed header") {
 			t.Errorf("%s prints %s", verb, got)
+		}
+	}
+}
+
+type mine struct{ secret string }
+
+func (m *mine) Error() string { panic(m.secret) }
+
+func TestAnErrorThatPanicsHasNoText(t *testing.T) {
+	for name, err := range map[string]error{
+		"plain":   &mine{"s3cret"},
+		"nil":     (*mine)(nil),
+		"wrapped": &url.Error{Op: "Get", URL: "https://x.example/?q=s3cret", Err: &mine{"s3cret"}},
+	} {
+		for _, masked := range []error{Words(err), Inner(err), Cause(err)} {
+			for _, text := range []string{masked.Error(), fmt.Sprintf("%+v", masked), fmt.Sprintf("%#v", masked)} {
+				if strings.Contains(text, "s3cret") {
+					t.Errorf("%s: %s", name, text)
+				}
+			}
+			if !strings.Contains(masked.Error(), "mine, which panics") {
+				t.Errorf("%s: %s", name, masked)
+			}
 		}
 	}
 }

@@ -1,5 +1,5 @@
-// Package refund lets the sender of a request take back what its refusals have
-// cost a source of tokens, once a replay has shown that they were real.
+// Package refund lets the sender of a request take back the charges for refusals from a
+// source of tokens, once a replay has shown that the refusals were real.
 package refund
 
 import (
@@ -7,11 +7,11 @@ import (
 	"sync"
 )
 
-// A Refund collects what one request's refusals have cost. It travels in the
-// context, since other sources may stand between the sender and the one that
+// A Refund collects the charges for the refusals of a request. A Refund travels in the
+// context, since other sources may stand between the sender and the source that
 // charges. The zero value is ready.
 type Refund struct {
-	mu  sync.Mutex // a source may report a refusal in a goroutine of its own
+	mu  sync.Mutex // a source may report a refusal in another goroutine
 	due []func()
 }
 
@@ -22,8 +22,15 @@ func With(ctx context.Context, r *Refund) context.Context {
 	return context.WithValue(ctx, key{}, r)
 }
 
-// Charge has back called if the request that ctx belongs to is paid back. If
-// nobody pays back, it does nothing.
+// Due reports whether a charge under ctx may be paid back, so that acceptances are
+// reported.
+func Due(ctx context.Context) bool {
+	r, _ := ctx.Value(key{}).(*Refund)
+	return r != nil
+}
+
+// Charge calls back later if the request of ctx is paid back. Without a Refund in ctx,
+// Charge does nothing.
 func Charge(ctx context.Context, back func()) {
 	r, _ := ctx.Value(key{}).(*Refund)
 	if r == nil {

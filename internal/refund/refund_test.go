@@ -17,6 +17,9 @@ func TestRefundPaysEachChargeBackOnce(t *testing.T) {
 		charges.Go(func() { refund.Charge(ctx, func() { paid++ }) })
 	}
 	charges.Wait()
+	if !refund.Due(ctx) || refund.Due(t.Context()) {
+		t.Error("Due is not what With says")
+	}
 	if paid != 0 {
 		t.Errorf("%d paid back before Pay", paid)
 	}

@@ -1,8 +1,7 @@
-// How one request body is sent several times. Who sends it again, and why,
-// is the transports' business.
+// How a request body is sent several times. The transports decide when to send again.
 
-// Package replay lets a request body be sent more than once without
-// buffering more of it than a bound, whatever its size.
+// Package replay lets a request body of any size be sent more than once, with a bound
+// on the buffered bytes.
 package replay
 
 import (
@@ -13,24 +12,23 @@ import (
 
 var (
 	errClosed = errors.New("requestforge: read of a request body after Close")
+	errSpent  = errors.New("requestforge: the request body can't be sent again: too much of it has been read, or it is being read")
 	errSeized = errors.New("requestforge: read of a request body that is being sent again")
 )
 
-// Body keeps what is read of a request body, up to a bound, so that it can
-// be read again from its first byte.
+// Body keeps the bytes read of a request body, up to a bound, so that the body can be
+// read again from its first byte.
 //
-// The invariant: until the body is lost, the bytes kept are exactly the
-// bytes that src has given so far. A reader for another send therefore
-// yields the kept bytes and then goes on with src where its predecessor
-// stopped; nothing has to be read ahead, and an upload that was refused
-// before its first byte is replayable whatever its size. Once the invariant
-// breaks (the bound is passed, src fails, or src is closed before its end)
-// the body is lost: this send goes on, and there is no other.
+// The invariant: until the body is lost, the kept bytes are exactly the bytes that src
+// has returned so far. So a reader for another send yields the kept bytes and then goes
+// on with src where the previous reader stopped. No bytes have to be read ahead, and an
+// upload that was refused before the first byte can be replayed whatever its size. When
+// the invariant breaks (the bound is passed, src fails, or src is closed before its
+// end), the body is lost: the present send goes on, but no further send is possible.
 //
-// At most one reader is current. The zero value is an unused Body; it must
-// not be copied after Begin. Its methods, and those of its readers, may be
-// called from several goroutines: a transport may still be reading when its
-// RoundTrip has returned.
+// At most one reader is current. The zero value is an unused Body; a Body must not be
+// copied after Begin. Several goroutines may call the methods of a Body and of its
+// readers: a transport may still be reading when RoundTrip has returned.
 type Body struct {
 	src io.ReadCloser // nil until Begin, never changed after
 	max int64         // bytes
@@ -38,23 +36,23 @@ type Body struct {
 	// mu is never held while src is read or closed: either may block for
 	// as long as the caller of the request likes.
 	mu       sync.Mutex
-	cur      *reader // the newest reader; its predecessors were seized
+	cur      *reader // the newest reader; earlier readers were seized
 	reading  bool    // src.Read is running, on behalf of cur
 	eof      bool    // src has said io.EOF, and is not read again
 	closed   bool    // src.Close has been called
 	lost     bool    // the invariant is broken; nothing is kept
 	finished bool    // there will be no further send
 
-	// The kept bytes. They are written and read under mu only, so giving
-	// the chunks back to the pool needs no other count of who uses them.
+	// The kept bytes are written and read under mu only, so giving the chunks back to
+	// the pool needs no count of users.
 	head, tail *chunk
 	size       int64 // bytes kept
 
 	first reader // the reader of the first send, here to cost no allocation
 }
 
-// chunk is a piece of the kept bytes. A list of small ones never holds more
-// memory than the bound allows, and never copies what it holds to grow.
+// chunk is a piece of the kept bytes. A list of small chunks never holds more memory
+// than the bound allows, and grows without copying.
 type chunk struct {
 	next *chunk
 	data [chunkSize]byte
@@ -77,11 +75,11 @@ func (b *Body) Begin(src io.ReadCloser, limit int64) io.ReadCloser {
 	return b.cur
 }
 
-// Used reports whether Begin was called; on a nil Body it wasn't.
+// Used reports whether Begin was called; false for a nil Body.
 func (b *Body) Used() bool { return b != nil && b.src != nil }
 
-// Lost reports whether Again will fail whenever it is called, so that a wait
-// before it would be in vain.
+// Lost reports whether Again will always fail, so that waiting before Again would be
+// useless.
 func (b *Body) Lost() bool {
 	if !b.Used() {
 		return true
@@ -91,12 +89,22 @@ func (b *Body) Lost() bool {
 	return b.lost || b.finished
 }
 
-// Again returns a reader for the next send, from the body's first byte, or
-// false if that can't be had. The reader before it is seized: it gives no
-// more bytes, and its Close does nothing.
+// Kept returns the number of kept bytes, and whether the kept bytes are the whole body.
+func (b *Body) Kept() (n int64, whole bool) {
+	if !b.Used() {
+		return 0, false
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.size, b.eof && !b.lost
+}
+
+// Again returns a reader for the next send, from the body's first byte, or false if no
+// reader is possible. The previous reader is seized: it gives no more bytes, and its
+// Close does nothing.
 //
-// While src is being read for the earlier send, Again returns false too. That
-// alone doesn't make the body lost.
+// While src is being read for the earlier send, Again returns false too, but the body
+// isn't lost.
 func (b *Body) Again() (io.ReadCloser, bool) {
 	if !b.Used() {
 		return nil, false
@@ -110,10 +118,19 @@ func (b *Body) Again() (io.ReadCloser, bool) {
 	return b.cur, true
 }
 
-// Finish says that there will be no further send. It closes src if the
-// transport has closed the current reader before src's end; otherwise the
-// transport is still reading, or yet to close it, and its Close closes src.
-// On a Body that isn't used it does nothing.
+// Rewound is Again as http.Request.GetBody has it.
+func (b *Body) Rewound() (io.ReadCloser, error) {
+	body, ok := b.Again()
+	if !ok {
+		return nil, errSpent
+	}
+	return body, nil
+}
+
+// Finish announces that no further send will follow. If the transport has closed the
+// current reader before src's end, Finish closes src. Otherwise the transport is still
+// reading, or yet to close the reader, and the reader's Close closes src. On an unused
+// Body, Finish does nothing.
 func (b *Body) Finish() {
 	if !b.Used() {
 		return
@@ -144,7 +161,7 @@ func (b *Body) claimClose() bool {
 	return true
 }
 
-// keep adds to the kept bytes what src has just given.
+// keep adds p, just read from src, to the kept bytes.
 func (b *Body) keep(p []byte) {
 	if b.lost || b.finished {
 		return
@@ -192,13 +209,13 @@ func (b *Body) settle() {
 	b.head, b.tail, b.size = nil, nil, 0
 }
 
-// reader reads a Body for one send.
+// reader reads a Body for a send.
 type reader struct {
 	b *Body
 
 	// Guarded by b.mu.
 	closed bool
-	off    int64  // bytes read; beyond b.size once those are given back
+	off    int64  // bytes read; beyond b.size once the kept bytes are given back
 	at     *chunk // holds the byte at off, while off < b.size
 }
 
@@ -231,8 +248,8 @@ func (r *reader) Read(p []byte) (int, error) {
 	defer b.mu.Unlock()
 	b.reading = false
 	if n < 0 || n > len(p) {
-		// Not a count that a Reader may return. Whoever reads would
-		// have to deal with it without us too.
+		// The count is invalid for a Reader. Return the count, as src would without a
+		// Body.
 		b.lose()
 		return n, err
 	}
@@ -259,8 +276,8 @@ func (r *reader) readKept(p []byte) int {
 	return n
 }
 
-// Close implements io.Closer. It closes src unless a later send may go on
-// reading it; then Finish, or that send, does.
+// Close implements io.Closer. Close closes src unless a later send may go on reading
+// src; then Finish, or the later send, closes src.
 func (r *reader) Close() error {
 	b := r.b
 	b.mu.Lock()

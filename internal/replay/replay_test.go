@@ -720,3 +720,19 @@ func ExampleBody() {
 	b.Finish()
 	// Output: hello
 }
+
+func TestKeptSaysHowLongABodyIs(t *testing.T) {
+	var b Body
+	if n, whole := b.Kept(); n != 0 || whole {
+		t.Errorf("unused: %d, %v", n, whole)
+	}
+	r := b.Begin(io.NopCloser(strings.NewReader("abc")), 10)
+	r.Read(make([]byte, 2))
+	if n, whole := b.Kept(); n != 2 || whole {
+		t.Errorf("begun: %d, %v", n, whole)
+	}
+	io.ReadAll(r)
+	if n, whole := b.Kept(); n != 3 || !whole {
+		t.Errorf("read: %d, %v", n, whole)
+	}
+}

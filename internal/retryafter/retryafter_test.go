@@ -42,7 +42,15 @@ var cases = []struct {
 	{"-1", 0, false},
 	{"-0", 0, false},
 	{"+1", 0, false},
-	{"1.5", 0, false},
+	{"1.5", 2 * time.Second, true},
+	{"0.0000000001", time.Second, true},
+	{"1.000", time.Second, true},
+	{"18446744073709551617.5", math.MaxInt64, true},
+	{".5", 0, false},
+	{"5.", 0, false},
+	{"1.5.5", 0, false},
+	{"-1.5", 0, false},
+	{"1,5", 0, false},
 	{"1e3", 0, false},
 	{"0x10", 0, false},
 	{"1_000", 0, false},
@@ -68,6 +76,22 @@ func TestParse(t *testing.T) {
 	}
 }
 
+// The server's date says what the server's clock is.
+func TestDateIsReadByTheServersClock(t *testing.T) {
+	for date, want := range map[string]time.Duration{
+		"Sun, 06 Nov 1994 08:49:27 GMT":   10 * time.Second,
+		" Sunday, 06-Nov-94 08:49:27 GMT": 10 * time.Second,
+		"Sun, 06 Nov 1994 08:49:38 GMT":   0,
+		"Sun, 06 Nov 1994 10:49:27 EST":   30 * time.Second, // no date: by our clock
+		"soon":                            30 * time.Second,
+		"":                                30 * time.Second,
+	} {
+		got, ok := Parse(http.Header{"Retry-After": {"Sun, 06 Nov 1994 08:49:37 GMT"}, "Date": {date}}, now)
+		assert.Equal(t, want, got, "%q", date)
+		assert.True(t, ok)
+	}
+}
+
 func TestNoHeaderIsNotOK(t *testing.T) {
 	for _, h := range []http.Header{nil, {}, {"Retry-After": nil}} {
 		got, ok := Parse(h, now)
@@ -90,6 +114,22 @@ func TestDateIsSeenFromAnyZone(t *testing.T) {
 	got, ok := Parse(http.Header{"Retry-After": {"Sun, 06 Nov 1994 08:49:37 GMT"}}, there)
 	assert.Equal(t, 29500*time.Millisecond, got)
 	assert.True(t, ok)
+}
+
+func TestSpreadIsUpwardsOnly(t *testing.T) {
+	for _, asked := range []time.Duration{0, 1, 3, 5 * time.Second, time.Hour, math.MaxInt64} {
+		seen := map[time.Duration]bool{}
+		for range 100 {
+			got := Spread(asked)
+			seen[got] = true
+			if got < asked || got-asked > asked/4 {
+				t.Errorf("%v of %v", got, asked)
+			}
+		}
+		if len(seen) < 50 && asked >= 4 && asked < math.MaxInt64 {
+			t.Errorf("%v: only %d different waits", asked, len(seen))
+		}
+	}
 }
 
 func FuzzParse(f *testing.F) {

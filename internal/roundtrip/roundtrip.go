@@ -1,15 +1,17 @@
-// Package roundtrip has the small duties of every http.RoundTripper that stands
-// above another one.
+// Package roundtrip has the small duties of every http.RoundTripper that wraps another
+// RoundTripper.
 package roundtrip
 
 import (
-	"io"
+	"context"
+	"errors"
+	"fmt"
 	"net/http"
 	"time"
 )
 
-// Base returns the transport below a layer: http.DefaultTransport if none is
-// set, looked up at each call so that a program that swaps it is heard.
+// Base returns the transport below a layer: base, or http.DefaultTransport if base is
+// nil, looked up at each call so that a program may replace http.DefaultTransport.
 func Base(base http.RoundTripper) http.RoundTripper {
 	if base == nil {
 		return http.DefaultTransport
@@ -32,27 +34,20 @@ func CloseBody(req *http.Request) {
 	}
 }
 
-// Discard drains and closes the body of a response that nobody is going to see,
-// so that its connection can serve again. A long or slow body isn't worth that: a
-// new connection costs less.
-func Discard(resp *http.Response) {
-	const (
-		most    = 64 << 10 // bytes
-		longest = time.Second
-	)
-	if resp.Body == nil {
+// CloseIfPanic closes the body of resp, which may be nil, and goes on with a panic of a
+// function of the program, if there is one.
+func CloseIfPanic(panicked any, resp *http.Response) {
+	if panicked == nil {
 		return
 	}
-	if resp.ContentLength <= most {
-		late := time.AfterFunc(longest, func() { resp.Body.Close() })
-		io.CopyN(io.Discard, resp.Body, most)
-		late.Stop()
+	if resp != nil && resp.Body != nil {
+		resp.Body.Close()
 	}
-	resp.Body.Close()
+	panic(panicked)
 }
 
-// Cancel returns req.Cancel. It is deprecated for callers, but http.Client sets
-// it for its Timeout, and net/http's own transports honour it.
+// Cancel returns req.Cancel. Cancel is deprecated for callers, but http.Client sets
+// Cancel for its Timeout, and net/http's own transports honour Cancel.
 func Cancel(req *http.Request) <-chan struct{} {
 	//lint:ignore SA1019 see above
 	return req.Cancel
@@ -68,21 +63,50 @@ func Over(req *http.Request) bool {
 	}
 }
 
-// Sleep waits, and reports whether the caller is still interested then. A wait
-// that would outlast the caller's context isn't begun.
-func Sleep(req *http.Request, wait time.Duration) bool {
-	if wait > 0 {
-		ctx := req.Context()
-		if end, ok := ctx.Deadline(); ok && time.Until(end) <= wait {
-			return false
-		}
-		timer := time.NewTimer(wait)
-		defer timer.Stop()
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-		case <-Cancel(req):
-		}
+// TimeFor reports whether a wait would end before the caller gives the request up.
+func TimeFor(req *http.Request, wait time.Duration) bool {
+	end, ok := req.Context().Deadline()
+	return !Over(req) && (!ok || time.Until(end) > max(0, wait))
+}
+
+// ErrNoTime is the error of a wait that would outlast the caller's context.
+var ErrNoTime = errors.New("requestforge: the wait would outlast the context")
+
+// errCanceled is the error for a closed Cancel channel, which carries no error.
+var errCanceled = fmt.Errorf("requestforge: the caller took the request back: %w", context.Canceled)
+
+// Cause returns the reason why the caller has given the request up, or nil.
+func Cause(req *http.Request) error {
+	ctx := req.Context()
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
 	}
-	return !Over(req)
+	if Over(req) {
+		return errCanceled
+	}
+	return nil
+}
+
+// Sleep waits for wait. If the wait would outlast the caller's context, Sleep returns
+// ErrNoTime at once. If the caller gives the request up before the end of the wait,
+// Sleep returns the Cause.
+func Sleep(req *http.Request, wait time.Duration) error {
+	if cause := Cause(req); cause != nil {
+		return cause
+	}
+	if !TimeFor(req, wait) {
+		return ErrNoTime
+	}
+	if wait <= 0 {
+		return nil
+	}
+	ctx := req.Context()
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	case <-Cancel(req):
+	}
+	return Cause(req)
 }

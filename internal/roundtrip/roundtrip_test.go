@@ -1,8 +1,8 @@
 package roundtrip_test
 
 import (
-	"bytes"
 	"context"
+	"errors"
 	"io"
 	"net/http"
 	"testing"
@@ -65,55 +65,30 @@ func TestCloseBody(t *testing.T) {
 	}
 }
 
-func TestDiscardDrainsALittleAndCloses(t *testing.T) {
-	roundtrip.Discard(new(http.Response))
-	for _, c := range []struct {
-		size, length int64
-		read         int
-	}{
-		{100, 100, 100}, {100, -1, 100}, {0, 0, 0},
-		{1 << 20, -1, 64 << 10},
-		{1 << 20, 1 << 20, 0}, // not worth it
-	} {
-		b := &body{Reader: bytes.NewReader(make([]byte, c.size))}
-		roundtrip.Discard(&http.Response{Body: b, ContentLength: c.length})
-		if b.read != c.read || b.closed != 1 {
-			t.Errorf("%d bytes with Content-Length %d: %d read, closed %d times", c.size, c.length, b.read, b.closed)
-		}
-	}
-}
-
-func TestDiscardLeavesASlowBody(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		r, w := io.Pipe()
-		defer w.Close()
-		begun := time.Now()
-		roundtrip.Discard(&http.Response{Body: r, ContentLength: -1})
-		if took := time.Since(begun); took != time.Second {
-			t.Errorf("took %v", took)
-		}
-	})
-}
-
 func TestSleep(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		soon, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-		defer cancel()
 		for name, c := range map[string]struct {
 			ctx    context.Context
+			within time.Duration // of ctx's end; 0: none
 			after  time.Duration // of Cancel; 0: never
 			wait   time.Duration
-			want   bool
+			want   error
 			passes time.Duration
 		}{
-			"to the end":                  {t.Context(), 0, time.Minute, true, time.Minute},
-			"no wait":                     {t.Context(), 0, 0, true, 0},
-			"beyond the context's end":    {soon, 0, time.Minute, false, 0},
-			"canceled by req.Cancel":      {t.Context(), time.Second, time.Minute, false, time.Second},
-			"over before, without a wait": {canceled(t), 0, 0, false, 0},
-			"over before, with a wait":    {canceled(t), 0, time.Minute, false, 0},
+			"to the end":                  {t.Context(), 0, 0, time.Minute, nil, time.Minute},
+			"no wait":                     {t.Context(), 0, 0, 0, nil, 0},
+			"beyond the context's end":    {t.Context(), 10 * time.Second, 0, time.Minute, roundtrip.ErrNoTime, 0},
+			"canceled by req.Cancel":      {t.Context(), 0, time.Second, time.Minute, context.Canceled, time.Second},
+			"over before, without a wait": {canceled(t), 0, 0, 0, context.Canceled, 0},
+			"over before, with a wait":    {canceled(t), 0, 0, time.Minute, context.Canceled, 0},
 		} {
-			req, err := http.NewRequestWithContext(c.ctx, "GET", "https://h/", nil)
+			ctx := c.ctx
+			if c.within > 0 {
+				var cancel context.CancelFunc
+				ctx, cancel = context.WithTimeout(ctx, c.within) // from now: the cases before took time
+				defer cancel()
+			}
+			req, err := http.NewRequestWithContext(ctx, "GET", "https://h/", nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -124,18 +99,42 @@ func TestSleep(t *testing.T) {
 				time.AfterFunc(c.after, func() { close(done) })
 			}
 			begun := time.Now()
-			if got := roundtrip.Sleep(req, c.wait); got != c.want || time.Since(begun) != c.passes {
+			if got := roundtrip.Sleep(req, c.wait); !errors.Is(got, c.want) || time.Since(begun) != c.passes {
 				t.Errorf("%s: %v after %v, want %v after %v", name, got, time.Since(begun), c.want, c.passes)
 			}
-			if roundtrip.Over(req) == c.want && name != "beyond the context's end" {
-				t.Errorf("%s: Over is %v", name, !c.want)
+			if name == "beyond the context's end" {
+				continue
+			}
+			if over := c.want != nil; roundtrip.Over(req) != over || (roundtrip.Cause(req) != nil) != over {
+				t.Errorf("%s: Over is %v, the cause %v", name, !over, roundtrip.Cause(req))
 			}
 		}
 	})
+}
+
+// req is a request under ctx, with a Cancel.
+func req(ctx context.Context, cancel <-chan struct{}) *http.Request {
+	req, _ := http.NewRequestWithContext(ctx, "GET", "https://h/", nil)
+	//lint:ignore SA1019 http.Client sets it, too
+	req.Cancel = cancel
+	return req
 }
 
 func canceled(t *testing.T) context.Context {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	return ctx
+}
+
+// A context's own cause is the error.
+func TestSleepEndsWithTheCause(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		stop := errors.New("stop")
+		ctx, cancel := context.WithCancelCause(t.Context())
+		time.AfterFunc(time.Second, func() { cancel(stop) })
+		req, _ := http.NewRequestWithContext(ctx, "GET", "https://h/", nil)
+		if err := roundtrip.Sleep(req, time.Minute); err != stop || roundtrip.Cause(req) != stop {
+			t.Errorf("%v, then %v", err, roundtrip.Cause(req))
+		}
+	})
 }

@@ -1,6 +1,5 @@
-// Package tokenjson reads a token out of a JSON response (RFC 6749 §5.1),
-// also one whose members have other names or lie deeper than there. None of
-// its errors shows anything of what the server sent.
+// Package tokenjson reads a token out of a JSON response (RFC 6749 §5.1), also if the
+// members have other names or lie deeper. The errors quote nothing of the response.
 package tokenjson
 
 import (
@@ -8,14 +7,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math"
+	"net/url"
 	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
 )
 
-// The members of a standard response, read where Fields names no other.
+// The members of a standard response, used where Fields has no name.
 const (
 	DefaultToken     = "access_token"
 	DefaultType      = "token_type"
@@ -24,79 +23,119 @@ const (
 	DefaultExpiresAt = "expires_at"
 )
 
-const (
-	// maxDepth keeps what is read well within what encoding/json can
-	// read again once a record is wrapped around it.
-	maxDepth = 100
+// maxDepth keeps the values well within the depth that encoding/json can read again
+// inside a record.
+const maxDepth = 100
 
-	// maxLifetime is as long as "for ever" needs to be. It keeps every
-	// expiry within the years that JSON's and Go's times can hold.
-	maxLifetime = 100 * 365 * 24 * time.Hour
-
-	// Unix times from here on are milliseconds: as seconds they would lie
-	// in the year 5138, as milliseconds they begin in 1973.
-	minMillis = 1e11
-)
-
-// Fields names the members to read, each a path as in CheckPath. An empty
-// one means the default.
+// Fields names the members to read, each a path as in CheckPath, ExpiresIn with options
+// as in CheckLifetime. An empty one means the default.
 type Fields struct{ Token, Type, Refresh, ExpiresIn, ExpiresAt string }
 
-// Response is what was read. Expiry is zero if the server named none. Extra
-// holds what else there was, without any copy of Token and Refresh.
+// Response is the parsed response. Expiry is zero if the server gave no expiry, and
+// Zero means that the server gave a lifetime of 0. Extra holds the further members,
+// without any copy of Token and Refresh.
 type Response struct {
 	Token, Type, Refresh string
 	Expiry               time.Time
+	Zero                 bool
 	Extra                map[string]any
 }
 
-// Parse reads body, which arrived at now. date is the server's clock at that
-// time, zero if it isn't known: an absolute expiry is the server's reading of
-// a clock, so what counts is how far it lies from the server's own now.
-func Parse(body []byte, f Fields, now, date time.Time) (Response, error) {
+// Clock is the time of a response's arrival, by the local clock (Now) and by the
+// server's clock (Date, or zero if unknown). An absolute expiry follows the server's
+// clock, so the lifetime is the difference to the server's own now.
+type Clock struct{ Now, Date time.Time }
+
+// Parse reads body, which has the token in a field. If the token is a JWT, exp counts,
+// too.
+func Parse(body []byte, f Fields, c Clock) (Response, error) {
 	root, err := decode(body)
 	if err != nil {
 		return Response{}, err
 	}
-	var r Response
 	token := path(f.Token, DefaultToken)
-	if r.Token, err = text(root, token); err != nil {
+	value, err := text(root, token)
+	if err != nil {
 		return Response{}, err
 	}
-	if r.Token == "" {
+	if value = strings.Trim(value, Blanks); value == "" {
 		if _, ok := lookup(root, token); ok {
 			return Response{}, fmt.Errorf("field %q is empty", token)
 		}
 		return Response{}, fmt.Errorf("there is no field %q", token)
 	}
+	f.Token = token
+	return read(root, value, f, c, false)
+}
+
+// Beside reads the facts in body about a token that is elsewhere in the response.
+// Beside ignores a body that isn't JSON, and an unreadable field that Fields doesn't
+// name, since the body may have another subject.
+func Beside(body []byte, token string, f Fields, c Clock) (Response, error) {
+	root, err := decode(body)
+	if err != nil {
+		root = nil
+	}
+	f.Token = ""
+	return read(root, token, f, c, true)
+}
+
+// Whole reads a body that is itself the token, as a text or as a JSON string.
+func Whole(body []byte, c Clock) (Response, error) {
+	body = bytes.TrimSpace(bytes.TrimPrefix(body, []byte("\xef\xbb\xbf")))
+	token := string(body)
+	switch {
+	case token == "":
+		return Response{}, errors.New("the body is empty")
+	case !utf8.ValidString(token):
+		return Response{}, errors.New("the text is not UTF-8")
+	case body[0] == '"':
+		if json.Unmarshal(body, &token) != nil {
+			return Response{}, errors.New("the body begins like a JSON string, and is none")
+		}
+		if token = strings.TrimSpace(token); token == "" {
+			return Response{}, errors.New("the body is an empty JSON string")
+		}
+	case body[0] == '{', body[0] == '[', token == "null", token == "true", token == "false":
+		return Response{}, errors.New("the body is JSON, but no string")
+	}
+	return read(nil, token, Fields{}, c, false)
+}
+
+// read reads the facts in root about a token, which is at f.Token unless f.Token is
+// empty. A nil root has no facts. If lenient, unreadable fields that f doesn't name
+// stay in Extra.
+func read(root any, value string, f Fields, c Clock, lenient bool) (r Response, err error) {
+	value = strings.Trim(value, Blanks)
+	r.Token = value
 	typ, refresh := path(f.Type, DefaultType), path(f.Refresh, DefaultRefresh)
 	if r.Type, err = text(root, typ); err != nil {
-		return Response{}, err
+		if !lenient || f.Type != "" {
+			return Response{}, err
+		}
+		typ = ""
 	}
 	if r.Refresh, err = text(root, refresh); err != nil {
+		if !lenient || f.Refresh != "" {
+			return Response{}, err
+		}
+		refresh = ""
+	}
+	end, err := ending(root, f, c, lenient)
+	if err != nil {
 		return Response{}, err
 	}
-	in, at := path(f.ExpiresIn, DefaultExpiresIn), path(f.ExpiresAt, DefaultExpiresAt)
-	v, _ := lookup(root, in)
-	inLeft, inSet, err := relative(v)
-	if err != nil {
-		return Response{}, fmt.Errorf("field %q %w", in, err)
+	if own, ok := exp(value, clock(c.Now, c.Date)); ok {
+		end.left, end.set = min(end.left, own), true
 	}
-	v, _ = lookup(root, at)
-	atLeft, atSet, err := absolute(v, clock(now, date))
-	if errors.Is(err, errUnreadable) && f.ExpiresAt == "" {
-		// Nobody asked for it, and no standard says what it looks like.
-		atSet, err = false, nil
-	}
-	if err != nil {
-		return Response{}, fmt.Errorf("field %q %w", at, err)
-	}
-	if left := min(inLeft, atLeft); inSet || atSet {
-		r.Expiry = now.Add(left).Round(0).UTC()
+	if r.Zero = end.zero; end.set {
+		r.Expiry = c.Now.Add(end.left).Round(0).UTC()
 	}
 	if obj, ok := root.(map[string]any); ok {
-		for _, p := range []string{token, typ, refresh, in, at} {
-			remove(obj, p)
+		for _, p := range []string{f.Token, typ, refresh, end.in, end.at} {
+			if p != "" {
+				remove(obj, p)
+			}
 		}
 		scrub(obj, r.Token, r.Refresh)
 		if len(obj) > 0 {
@@ -106,21 +145,65 @@ func Parse(body []byte, f Fields, now, date time.Time) (Response, error) {
 	return r, nil
 }
 
-// ErrorCode returns the "error" member of body (RFC 6749 §5.2), "" if there is
-// none. It is the server's word: compare it, don't show it.
+// end holds the facts in a body about the end of a token.
+type end struct {
+	left      time.Duration // if set
+	set, zero bool          // zero: the lifetime is 0
+	in, at    string        // the paths that were read; "": no path
+}
+
+// ending reads the lifetime and the time of expiry below root, see read.
+func ending(root any, f Fields, c Clock, lenient bool) (e end, err error) {
+	life, err := parseLifetime(path(f.ExpiresIn, DefaultExpiresIn))
+	if err != nil {
+		return e, err
+	}
+	e.in, e.at = life.path, path(f.ExpiresAt, DefaultExpiresAt)
+	v, _ := lookup(root, e.in)
+	inLeft, inSet, zero, err := life.read(v)
+	if err != nil {
+		if !lenient || f.ExpiresIn != "" {
+			return e, fmt.Errorf("field %q %w", e.in, err)
+		}
+		e.in, inLeft = "", maxLifetime
+	}
+	v, _ = lookup(root, e.at)
+	atLeft, atSet, err := absolute(v, clock(c.Now, c.Date))
+	switch {
+	case err == nil:
+	case f.ExpiresAt == "" && lenient:
+		e.at, atLeft, atSet = "", maxLifetime, false
+	case f.ExpiresAt == "" && errors.Is(err, errUnreadable):
+		// The program didn't ask for the field, and no standard defines its format.
+		atLeft, atSet = maxLifetime, false
+	default:
+		return e, fmt.Errorf("field %q %w", e.at, err)
+	}
+	e.left, e.set, e.zero = min(inLeft, atLeft), inSet || atSet, zero
+	return e, nil
+}
+
+// ErrorCode returns the "error" member of body (RFC 6749 §5.2), or "". Some servers
+// answer with a form instead of JSON. The code is text from the server: compare the
+// code, but don't show the code.
 func ErrorCode(body []byte) string {
 	root, err := decode(body)
 	if err != nil {
-		return ""
+		text := strings.TrimSpace(string(body))
+		if strings.ContainsAny(text, " \t\r\n<>") { // a page, or words
+			return ""
+		}
+		form, _ := url.ParseQuery(text)
+		return form.Get("error")
 	}
 	obj, _ := root.(map[string]any)
 	code, _ := obj["error"].(string)
 	return code
 }
 
-// CheckPath reports whether p can name a member: names and array indexes with
-// a dot between them ("auth.client_token", "data.0.token"). What is left of a
-// path is first looked for as one name, so that a last name may hold dots.
+// CheckPath reports whether p can name a member: names and array indexes with a dot
+// between them ("auth.client_token", "data.0.token"). At each level the rest of the
+// path is tried as a single name first, so the last name may contain dots.
 func CheckPath(p string) error {
 	for seg := range strings.SplitSeq(p, ".") {
 		if seg == "" {
@@ -166,14 +249,33 @@ func lookup(v any, p string) (any, bool) {
 	}
 }
 
-// index reads a decimal index below n. "+1" and "01" are none.
+// Value returns the value at p below root as a text, or "" if there is no value, or an
+// object or array.
+func Value(root map[string]any, p string) string {
+	v, _ := lookup(root, p)
+	switch v := v.(type) {
+	case string:
+		return v
+	case bool:
+		return strconv.FormatBool(v)
+	case json.Number:
+		return v.String()
+	case float64, float32, int, int8, int16, int32, int64, uint, uint8, uint16, uint32, uint64:
+		if text, err := json.Marshal(v); err == nil {
+			return string(text)
+		}
+	}
+	return ""
+}
+
+// index reads a decimal index below n. "+1" and "01" are no indexes.
 func index(s string, n int) (int, bool) {
 	i, err := strconv.Atoi(s)
 	return i, err == nil && 0 <= i && i < n && strconv.Itoa(i) == s
 }
 
-// remove deletes what lookup finds at p below v. An element of an array
-// becomes null, so that its neighbours keep their places.
+// remove deletes the value that lookup finds at p below v. An element of an array
+// becomes null, so that the other elements keep their places.
 func remove(v any, p string) {
 	for {
 		name, rest, more := strings.Cut(p, ".")
@@ -207,8 +309,9 @@ func scrub(v any, secrets ...string) {
 		if !ok || s == "" {
 			return false
 		}
+		s = strings.Trim(s, Blanks)
 		for _, secret := range secrets {
-			if s == secret {
+			if s == secret && s != "" {
 				return true
 			}
 		}
@@ -234,7 +337,14 @@ func scrub(v any, secrets ...string) {
 	}
 }
 
-// text returns the string at p, "" if there is none or it is null.
+// Blanks stand around a token by mistake, as at the end of a file that was read, and are
+// trimmed wherever the token is.
+const Blanks = " \t\r\n"
+
+// Scrub removes every copy of the secrets below extra.
+func Scrub(extra map[string]any, secrets ...string) { scrub(extra, secrets...) }
+
+// text returns the string at p, or "" for null or a missing string.
 func text(root any, p string) (string, error) {
 	v, _ := lookup(root, p)
 	switch s := v.(type) {
@@ -246,105 +356,7 @@ func text(root any, p string) (string, error) {
 	return "", fmt.Errorf("field %q is not a string", p)
 }
 
-var (
-	errUnreadable = errors.New("is not a time that can be read")
-	errExpired    = errors.New("says that the token has already expired")
-)
-
-// relative reads a lifetime in seconds. Null, "" and 0 name none: servers
-// whose tokens don't expire say so, and x/oauth2 reads it so too.
-func relative(v any) (left time.Duration, set bool, err error) {
-	n, set, err := number(v)
-	switch {
-	case err != nil:
-		return maxLifetime, false, err
-	case !set || n == 0:
-		return maxLifetime, false, nil
-	case n < 0:
-		return 0, false, errExpired
-	}
-	return seconds(n), true, nil
-}
-
-// absolute reads a time, RFC 3339 or Unix, as what is left until then. Null,
-// "", 0 and the zero time name none.
-func absolute(v any, now time.Time) (left time.Duration, set bool, err error) {
-	if s, ok := v.(string); ok {
-		if t, err := time.Parse(time.RFC3339, strings.TrimSpace(s)); err == nil {
-			switch left := t.Sub(now); { // saturates
-			case t.IsZero():
-				return maxLifetime, false, nil
-			case left <= 0:
-				return 0, false, errExpired
-			default:
-				return min(left, maxLifetime), true, nil
-			}
-		}
-	}
-	n, set, err := number(v)
-	if err != nil || !set || n == 0 {
-		return maxLifetime, false, err
-	}
-	if n >= minMillis {
-		n /= 1e3
-	}
-	// The whole seconds are subtracted as such: a float64 holds today's
-	// Unix time to less than a microsecond, but not to a nanosecond.
-	n -= float64(now.Unix())
-	n -= float64(now.Nanosecond()) / 1e9
-	if n <= 0 {
-		return 0, false, errExpired
-	}
-	return seconds(n), true, nil
-}
-
-// seconds is n seconds, n > 0, at most maxLifetime.
-func seconds(n float64) time.Duration {
-	if n >= maxLifetime.Seconds() {
-		return maxLifetime
-	}
-	// Not 0, which is no time left: it may be all of it below 1 ns.
-	return max(time.Duration(n*float64(time.Second)), 1)
-}
-
-// number reads a JSON number or a string that holds one; set is false for
-// null and "". What is too large for a float64 is infinite. NaN and the like
-// are no JSON.
-func number(v any) (n float64, set bool, err error) {
-	var s string
-	switch v := v.(type) {
-	case nil:
-		return 0, false, nil
-	case json.Number:
-		s = v.String()
-	case string:
-		s = strings.TrimSpace(v)
-		if s == "" {
-			return 0, false, nil
-		}
-		if s[0] != '-' && (s[0] < '0' || s[0] > '9') || !json.Valid([]byte(s)) {
-			return 0, false, errUnreadable
-		}
-	default:
-		return 0, false, errUnreadable
-	}
-	n, err = strconv.ParseFloat(s, 64)
-	if err != nil && !math.IsInf(n, 0) {
-		return 0, false, errUnreadable
-	}
-	return n, true, nil
-}
-
-// clock is the server's now. Its Date has whole seconds, so what is nearer
-// than that is taken for our own clock, which is finer.
-func clock(now, date time.Time) time.Time {
-	if date.IsZero() || now.Sub(date).Abs() <= time.Second {
-		return now
-	}
-	return date
-}
-
-// decode reads the one object or array that body must be.
+// decode reads body, a single object or array.
 func decode(body []byte) (any, error) {
 	switch {
 	case bytes.HasPrefix(body, []byte("\xfe\xff")), bytes.HasPrefix(body, []byte("\xff\xfe")),
@@ -357,8 +369,8 @@ func decode(body []byte) (any, error) {
 	if len(bytes.TrimSpace(body)) == 0 {
 		return nil, errors.New("the body is empty")
 	}
-	// The whole of it first, trailing garbage included. encoding/json's
-	// own words may quote the body, so only the place is told.
+	// Check the whole body first, including trailing garbage. encoding/json's errors
+	// may quote the body, so the error names only the offset.
 	var raw json.RawMessage
 	if err := json.Unmarshal(body, &raw); err != nil {
 		if syntax, ok := errors.AsType[*json.SyntaxError](err); ok {

@@ -81,7 +81,7 @@ var good = []struct {
 	{name: "lifetime as a string", body: `{"access_token":"a","expires_in":" 60 "}`, want: tokenjson.Response{Token: "a"}, left: time.Minute},
 	{name: "lifetime as a float", body: `{"access_token":"a","expires_in":1.5}`, want: tokenjson.Response{Token: "a"}, left: 1500 * time.Millisecond},
 	{name: "lifetime as a float in a string", body: `{"access_token":"a","expires_in":"6e1"}`, want: tokenjson.Response{Token: "a"}, left: time.Minute},
-	{name: "lifetime zero is none", body: `{"access_token":"a","expires_in":0}`, want: tokenjson.Response{Token: "a"}},
+	{name: "lifetime zero is none", body: `{"access_token":"a","expires_in":0}`, want: tokenjson.Response{Token: "a", Zero: true}},
 	{name: "lifetime empty is none", body: `{"access_token":"a","expires_in":""}`, want: tokenjson.Response{Token: "a"}},
 	{name: "lifetime beyond a century", body: `{"access_token":"a","expires_in":1e11}`, want: tokenjson.Response{Token: "a"}, left: century},
 	{name: "lifetime beyond a float64", body: `{"access_token":"a","expires_in":1e999}`, want: tokenjson.Response{Token: "a"}, left: century},
@@ -109,7 +109,7 @@ var good = []struct {
 func TestParse(t *testing.T) {
 	for _, tt := range good {
 		t.Run(tt.name, func(t *testing.T) {
-			got, err := tokenjson.Parse([]byte(tt.body), tt.fields, now, time.Time{})
+			got, err := tokenjson.Parse([]byte(tt.body), tt.fields, tokenjson.Clock{Now: now})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -130,7 +130,7 @@ func TestUnixTimes(t *testing.T) {
 		"milliseconds in a string": `"1772370000000"`,
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, err := tokenjson.Parse([]byte(`{"access_token":"a","expires_at":`+value+`}`), tokenjson.Fields{}, now, time.Time{})
+			got, err := tokenjson.Parse([]byte(`{"access_token":"a","expires_at":`+value+`}`), tokenjson.Fields{}, tokenjson.Clock{Now: now})
 			want := time.Date(2026, 3, 1, 13, 0, 0, 0, time.UTC)
 			if err != nil || got.Expiry.Sub(want).Abs() > time.Microsecond {
 				t.Errorf("got %v, %v, want %v", got.Expiry, err, want)
@@ -153,16 +153,16 @@ func TestAbsoluteExpiryIsReadByTheServersClock(t *testing.T) {
 		"just beyond a second": {off: -1001 * time.Millisecond, left: time.Hour + 1001*time.Millisecond - 500},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, err := tokenjson.Parse([]byte(body), tokenjson.Fields{}, now, now.Add(tt.off))
+			got, err := tokenjson.Parse([]byte(body), tokenjson.Fields{}, tokenjson.Clock{Now: now, Date: now.Add(tt.off)})
 			if name == "no date" {
-				got, err = tokenjson.Parse([]byte(body), tokenjson.Fields{}, now, time.Time{})
+				got, err = tokenjson.Parse([]byte(body), tokenjson.Fields{}, tokenjson.Clock{Now: now})
 			}
 			if want := now.Add(tt.left); err != nil || !got.Expiry.Equal(want) {
 				t.Errorf("got %v, %v, want %v", got.Expiry, err, want)
 			}
 		})
 	}
-	if _, err := tokenjson.Parse([]byte(body), tokenjson.Fields{}, now, now.Add(2*time.Hour)); err == nil {
+	if _, err := tokenjson.Parse([]byte(body), tokenjson.Fields{}, tokenjson.Clock{Now: now, Date: now.Add(2 * time.Hour)}); err == nil {
 		t.Error("expired by the server's clock, taken all the same")
 	}
 }
@@ -222,7 +222,7 @@ var bad = []struct {
 func TestParseErrorsSayWhatIsWrongAndNothingOfTheBody(t *testing.T) {
 	for _, tt := range bad {
 		t.Run(tt.name, func(t *testing.T) {
-			got, err := tokenjson.Parse([]byte(tt.body), tt.fields, now, time.Time{})
+			got, err := tokenjson.Parse([]byte(tt.body), tt.fields, tokenjson.Clock{Now: now})
 			if err == nil {
 				t.Fatalf("got %+v, want an error", got)
 			}
@@ -245,7 +245,10 @@ func TestErrorCode(t *testing.T) {
 		`{}`:                                                "",
 		`[]`:                                                "",
 		`<html>`:                                            "",
-		``:                                                  "",
+		"error=invalid_grant&error_description=x\n": "invalid_grant",
+		"an error=invalid_grant":                    "",
+		"<a href=?a=b&error=invalid_grant&c>":       "",
+		``:                                          "",
 	} {
 		if got := tokenjson.ErrorCode([]byte(body)); got != want {
 			t.Errorf("%s: got %q, want %q", body, got, want)
@@ -277,7 +280,7 @@ func FuzzParse(f *testing.F) {
 		f.Add(tt.body, tt.fields.Token, tt.fields.ExpiresIn, tt.fields.ExpiresAt)
 	}
 	f.Fuzz(func(t *testing.T, body, token, in, at string) {
-		r, err := tokenjson.Parse([]byte(body), tokenjson.Fields{Token: token, ExpiresIn: in, ExpiresAt: at}, now, time.Time{})
+		r, err := tokenjson.Parse([]byte(body), tokenjson.Fields{Token: token, ExpiresIn: in, ExpiresAt: at}, tokenjson.Clock{Now: now})
 		if err != nil {
 			return
 		}
@@ -337,7 +340,7 @@ func FuzzFieldPath(f *testing.F) {
 		if strings.ToValidUTF8(path, "") != path || strings.ToValidUTF8(other, "") != other {
 			t.Skip() // json.Marshal replaces what isn't UTF-8
 		}
-		r, err := tokenjson.Parse(body, tokenjson.Fields{Token: path, ExpiresIn: "none", ExpiresAt: "none", Refresh: "none", Type: "none"}, now, time.Time{})
+		r, err := tokenjson.Parse(body, tokenjson.Fields{Token: path, ExpiresIn: "none", ExpiresAt: "none", Refresh: "none", Type: "none"}, tokenjson.Clock{Now: now})
 		if err != nil || r.Token != "the token" {
 			t.Errorf("%s: %q: got %q, %v", body, path, r.Token, err)
 		}

@@ -91,7 +91,7 @@ func (s *sdk) status(t *testing.T) int {
 func TestPipelineIsTheSourceOfAnSDK(t *testing.T) {
 	each(t, "client credentials", all, func(t *testing.T, s *servers.Server, wire *demo.Wire) {
 		tokens := pipeline(t, requestforge.Step{Name: "app", Fetcher: oauth2source.ClientCredentials(oauth2source.Config{
-			TokenURL: s.TokenURL, ClientID: s.ClientID, ClientSecret: s.ClientSecret, Scopes: s.Scopes, Client: wire.Client(),
+			TokenURL: s.TokenURL, ClientAuth: &requestforge.ClientAuth{ID: s.ClientID, Secret: s.ClientSecret}, Scopes: s.Scopes, Client: wire.Client(),
 		})})
 		sdk := newSDK(s.ResourceURL, wire, oauth2source.TokenSource(t.Context(), tokens))
 		for range 2 {
@@ -120,11 +120,11 @@ func TestPipelineIsTheSourceOfAnSDK(t *testing.T) {
 func TestTransportBelowAnSDKReplacesARevokedToken(t *testing.T) {
 	each(t, "client credentials", all, func(t *testing.T, s *servers.Server, wire *demo.Wire) {
 		tokens := pipeline(t, requestforge.Step{Name: "app", Fetcher: oauth2source.ClientCredentials(oauth2source.Config{
-			TokenURL: s.TokenURL, ClientID: s.ClientID, ClientSecret: s.ClientSecret, Scopes: s.Scopes, Client: wire.Client(),
+			TokenURL: s.TokenURL, ClientAuth: &requestforge.ClientAuth{ID: s.ClientID, Secret: s.ClientSecret}, Scopes: s.Scopes, Client: wire.Client(),
 		})})
 		transport, err := requestforge.NewTransport(requestforge.Config{
-			Base: wire, BaseURL: s.ResourceURL, Tokens: tokens, Refused: s.Refused,
-			CallerHeader: requestforge.ReplaceCaller,
+			Base: wire, BaseURL: s.ResourceURL, Source: tokens, Refused: s.Refused,
+			OnConflict: requestforge.ReplaceCaller,
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -222,7 +222,7 @@ func replaces(t *testing.T, s *servers.Server, wire *demo.Wire, tokens *requestf
 func client(t *testing.T, s *servers.Server, wire *demo.Wire, tokens requestforge.TokenSource) *http.Client {
 	t.Helper()
 	transport, err := requestforge.NewTransport(requestforge.Config{
-		Base: wire, BaseURL: s.ResourceURL, Tokens: tokens, Refused: s.Refused,
+		Base: wire, BaseURL: s.ResourceURL, Source: tokens, Refused: s.Refused,
 	})
 	if err != nil {
 		t.Fatal(err)

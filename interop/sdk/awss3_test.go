@@ -35,7 +35,7 @@ func Example_awsS3() {
 		log.Fatal(err)
 	}
 	transport, err := requestforge.NewTransport(requestforge.Config{
-		Tokens:        tokens,
+		Source:        tokens,
 		Origins:       []string{srv.URL},
 		MaxReplayBody: 1 << 20, // a larger object is sent once
 		Retry:         requestforge.RetryPolicy{RetryMax: 3},

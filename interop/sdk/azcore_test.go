@@ -4,11 +4,15 @@ package sdk_test
 
 import (
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io"
 	"log"
 	"net/http"
+	"net/http/httptest"
+	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -19,6 +23,7 @@ import (
 
 	"github.com/requestforge/requestforge"
 	"github.com/requestforge/requestforge/authtest"
+	"github.com/requestforge/requestforge/oauth2source"
 )
 
 // withoutGetBody is a policy for whoever replays what azcore sends. Its GetBody
@@ -49,7 +54,7 @@ func Example_azcore() {
 	}
 	transport, err := requestforge.NewTransport(requestforge.Config{
 		Base:    srv.Client().Transport, // trusts the server's certificate
-		Tokens:  tokens,
+		Source:  tokens,
 		Origins: []string{srv.URL},
 		Retry:   requestforge.RetryPolicy{RetryMax: 3},
 
@@ -190,10 +195,73 @@ func TestAzcoreBearerPolicyInsistsOnHTTPS(t *testing.T) {
 	}{{"", true}, {credential, false}} {
 		plain := *azure
 		plain.tls = false
-		w := newWorld(t, &plain, requestforge.Config{CallerHeader: requestforge.ReplaceCaller})
+		w := newWorld(t, &plain, requestforge.Config{OnConflict: requestforge.ReplaceCaller})
 		_, err := w.open(t, test.credential, false).read(t.Context())
 		if (err == nil) != test.ok {
 			t.Errorf("over http, with a bearer policy: %t; got %v", !test.ok, err)
 		}
+	}
+}
+
+// Entra's continuous access evaluation: the API says which claims a token needs from now on,
+// and the SDK, which has no credential of its own, notices nothing, with a body neither. The
+// token endpoint gets the claims, and so it does at the next login.
+func TestAzcoreClaimsChallengeIsAnswered(t *testing.T) {
+	const claims = `{"access_token":{"nbf":{"essential":true,"value":"1604106651"}}}`
+	var mu sync.Mutex
+	var asked []string // claims, by login
+	note := shelf{}
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /token", func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		asked = append(asked, r.FormValue("claims"))
+		w.Header().Set("Content-Type", "application/json")
+		fmt.Fprintf(w, `{"access_token":"token-%d","expires_in":3600}`, len(asked))
+	})
+	api := azure.api(&note)
+	mux.HandleFunc("/settings/", func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Authorization") == "Bearer token-1" {
+			w.Header().Set("WWW-Authenticate", `Bearer realm="", authorization_uri="https://login.example/oauth2/authorize", error="insufficient_claims", claims="`+base64.StdEncoding.EncodeToString([]byte(claims))+`"`)
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
+		api.ServeHTTP(w, r)
+	})
+	srv := httptest.NewTLSServer(mux)
+	defer srv.Close()
+
+	tokens, err := requestforge.NewPipeline(requestforge.PipelineConfig{Steps: []requestforge.Step{{
+		Name: "app", AnswersChallenges: true,
+		Fetcher: oauth2source.ClientCredentials(oauth2source.Config{
+			TokenURL:   srv.URL + "/token",
+			ClientAuth: &requestforge.ClientAuth{ID: "app", Secret: "made-up"},
+			Scopes:     []string{"https://api.example/.default"},
+			Client:     srv.Client(),
+		}),
+	}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	transport, err := requestforge.NewTransport(requestforge.Config{
+		Base: srv.Client().Transport, Source: tokens, Origins: []string{srv.URL}, MaxReplayBody: azure.keep,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := azure.open(t, conn{url: srv.URL, http: &http.Client{Transport: transport}, log: io.Discard})
+	if got, err := client.write(t.Context(), "written"); err != nil || got != "written" {
+		t.Fatalf("%q, %v", got, err)
+	}
+	if got, err := client.read(t.Context()); err != nil || got != "written" {
+		t.Fatalf("%q, %v", got, err)
+	}
+	if _, err := tokens.Refresh(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if want := []string{"", claims, claims}; !slices.Equal(asked, want) {
+		t.Errorf("the logins asked for %q, want %q", asked, want)
 	}
 }

@@ -5,9 +5,13 @@ package sdk_test
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log"
+	"log/slog"
+	"net"
 	"net/http"
 	"testing"
 	"testing/synctest"
@@ -16,6 +20,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	utilnet "k8s.io/apimachinery/pkg/util/net"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/rest"
 
@@ -159,5 +164,46 @@ func TestClientGoTakesNoTLSOptionsWithATransport(t *testing.T) {
 	config.Transport = &requestforge.AuthTransport{}
 	if _, err := rest.HTTPClientFor(config); err == nil {
 		t.Error("with Transport: no error")
+	}
+}
+
+// Upgrades (exec, port-forward) are dialled past the transport, with the TLS options
+// and the dialer of the innermost one, which Kubernetes looks for through all layers.
+func TestClientGoSeesThroughTheLayers(t *testing.T) {
+	dialed := errors.New("dialed")
+	inner := &http.Transport{
+		TLSClientConfig: &tls.Config{ServerName: "inner.test"},
+		DialContext:     func(context.Context, string, string) (net.Conn, error) { return nil, dialed },
+	}
+	tokens, err := requestforge.NewPipeline(requestforge.PipelineConfig{Steps: authtest.NewSimulator(authtest.Config{Steps: login}).Steps()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, err := requestforge.NewTransport(requestforge.Config{
+		Base:    inner,
+		Origins: []string{"https://api.test"},
+		Source:  tokens,
+		Retry:   requestforge.RetryPolicy{RetryMax: 1},
+		Logger:  slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, transport := range map[string]http.RoundTripper{
+		"Transport":        all,
+		"AuthTransport":    &requestforge.AuthTransport{Base: inner},
+		"RetryTransport":   &requestforge.RetryTransport{Base: inner},
+		"LoggingTransport": &requestforge.LoggingTransport{Base: inner},
+	} {
+		config, err := utilnet.TLSClientConfig(transport)
+		if err != nil || config == nil || config.ServerName != "inner.test" {
+			t.Errorf("%s: TLS options %v, %v; want those of the innermost transport", name, config, err)
+		}
+		dial, err := utilnet.DialerFor(transport)
+		if err != nil || dial == nil {
+			t.Errorf("%s: no dialer, %v", name, err)
+		} else if _, err := dial(t.Context(), "tcp", "api.test:443"); err != dialed {
+			t.Errorf("%s: the dialer isn't that of the innermost transport: %v", name, err)
+		}
 	}
 }

@@ -46,7 +46,7 @@ func Example_containerRegistry() {
 		log.Fatal(err)
 	}
 	transport, err := requestforge.NewTransport(requestforge.Config{
-		Tokens:  tokens,
+		Source:  tokens,
 		Origins: []string{srv.URL}, // of the scheme that the registry speaks
 	})
 	if err != nil {
@@ -97,7 +97,7 @@ func TestContainerRegistry(t *testing.T) {
 }
 
 // exceptPing is when go-containerregistry sets the header. The ping has none,
-// so it gets our token whatever CallerHeader is.
+// so it gets our token whatever OnConflict is.
 const exceptPing auth = "with credentials, except in its ping"
 
 const repository = "shop/value"

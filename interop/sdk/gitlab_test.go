@@ -23,7 +23,7 @@ import (
 func Example_gitLab() {
 	srv := authtest.NewServer(authtest.Config{
 		Steps: login,
-		API:   authtest.API{Header: "Private-Token", Handler: gitLab.api(&shelf{value: "It works."})},
+		API:   authtest.API{Wants: []authtest.Place{{Header: "Private-Token"}}, Handler: gitLab.api(&shelf{value: "It works."})},
 	})
 	defer srv.Close()
 
@@ -32,9 +32,9 @@ func Example_gitLab() {
 		log.Fatal(err)
 	}
 	transport, err := requestforge.NewTransport(requestforge.Config{
-		Tokens:  tokens,
+		Source:  tokens,
 		Origins: []string{srv.URL},
-		Header:  "Private-Token", // leave it out for OAuth tokens
+		Attach:  []requestforge.Place{{Header: "Private-Token"}}, // leave it out for OAuth tokens
 		Retry:   requestforge.RetryPolicy{RetryMax: 3},
 	})
 	if err != nil {
@@ -66,7 +66,7 @@ var gitLab = register(sdk{
 	auth:   sometimes,
 	tries:  6,
 	how: "`NewAuthSourceClient(Unauthenticated{})`, for `NewClient(\"\")` sets an empty header; or `ReplaceCaller`. " +
-		"`Header: \"Private-Token\"` for access tokens, none for OAuth tokens. " +
+		"`Attach: []requestforge.Place{{Header: \"Private-Token\"}}` for access tokens, none for OAuth tokens. " +
 		"`WithoutRetries()` leaves retries to us.",
 
 	header: "Private-Token",

@@ -34,7 +34,7 @@ func Example_minio() {
 		log.Fatal(err)
 	}
 	transport, err := requestforge.NewTransport(requestforge.Config{
-		Tokens:        tokens,
+		Source:        tokens,
 		Origins:       []string{srv.URL},
 		MaxReplayBody: 1 << 20, // a larger object is sent once
 		Retry:         requestforge.RetryPolicy{RetryMax: 3},

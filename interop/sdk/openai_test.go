@@ -33,10 +33,10 @@ func Example_openAI() {
 		log.Fatal(err)
 	}
 	transport, err := requestforge.NewTransport(requestforge.Config{
-		Tokens:       tokens,
-		Origins:      []string{srv.URL},
-		CallerHeader: requestforge.ReplaceCaller,
-		Retry:        requestforge.RetryPolicy{RetryMax: 3},
+		Source:     tokens,
+		Origins:    []string{srv.URL},
+		OnConflict: requestforge.ReplaceCaller,
+		Retry:      requestforge.RetryPolicy{RetryMax: 3},
 	})
 	if err != nil {
 		log.Fatal(err)

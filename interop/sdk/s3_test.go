@@ -210,7 +210,7 @@ func newSignedBucket(t *testing.T) *signedBucket {
 func (b *signedBucket) open(t *testing.T, s *sdk, retry requestforge.RetryPolicy) client {
 	transport, err := requestforge.NewTransport(requestforge.Config{
 		Base:    b.Client().Transport,
-		Tokens:  unasked{t},
+		Source:  unasked{t},
 		Origins: []string{b.URL},
 		Retry:   retry,
 	})

@@ -33,10 +33,10 @@ func Example_slack() {
 		log.Fatal(err)
 	}
 	transport, err := requestforge.NewTransport(requestforge.Config{
-		Tokens:       tokens,
-		Origins:      []string{srv.URL},
-		CallerHeader: requestforge.ReplaceCaller, // for the calls that aren't forms
-		Retry:        requestforge.RetryPolicy{RetryMax: 3},
+		Source:     tokens,
+		Origins:    []string{srv.URL},
+		OnConflict: requestforge.ReplaceCaller, // for the calls that aren't forms
+		Retry:      requestforge.RetryPolicy{RetryMax: 3},
 	})
 	if err != nil {
 		log.Fatal(err)
@@ -139,7 +139,7 @@ func TestSlackSetsTheHeaderOfAGET(t *testing.T) {
 		}}
 	}
 	for _, own := range []string{"", credential} {
-		w := newWorld(t, &byHeader, requestforge.Config{CallerHeader: requestforge.ReplaceCaller})
+		w := newWorld(t, &byHeader, requestforge.Config{OnConflict: requestforge.ReplaceCaller})
 		c := w.open(t, own, false)
 		for range 2 {
 			if got, err := c.read(t.Context()); err != nil || got != w.shelf.get() {

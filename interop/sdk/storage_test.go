@@ -42,7 +42,7 @@ func Example_googleStorage() {
 		log.Fatal(err)
 	}
 	transport, err := requestforge.NewTransport(requestforge.Config{
-		Tokens:  tokens,
+		Source:  tokens,
 		Origins: []string{srv.URL},
 		Retry:   requestforge.RetryPolicy{RetryMax: 3},
 	})

@@ -33,10 +33,10 @@ func Example_stripe() {
 		log.Fatal(err)
 	}
 	transport, err := requestforge.NewTransport(requestforge.Config{
-		Tokens:       tokens,
-		Origins:      []string{srv.URL},
-		CallerHeader: requestforge.ReplaceCaller,
-		Retry:        requestforge.RetryPolicy{RetryMax: 3},
+		Source:     tokens,
+		Origins:    []string{srv.URL},
+		OnConflict: requestforge.ReplaceCaller,
+		Retry:      requestforge.RetryPolicy{RetryMax: 3},
 	})
 	if err != nil {
 		log.Fatal(err)
@@ -113,8 +113,8 @@ var payments = register(sdk{
 func TestStripeWritesAreRetried(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newSimulation(t, payments, requestforge.Config{
-			CallerHeader: requestforge.ReplaceCaller,
-			Retry:        requestforge.RetryPolicy{RetryMax: 1},
+			OnConflict: requestforge.ReplaceCaller,
+			Retry:      requestforge.RetryPolicy{RetryMax: 1},
 		})
 		w.sim.FailAPI(authtest.Fault{Status: http.StatusServiceUnavailable, Times: 1})
 		got, err := w.open(t, credential, false).write(t.Context(), "second time lucky")

@@ -26,7 +26,7 @@ func Example_vault() {
 	srv := authtest.NewServer(authtest.Config{
 		Steps: login,
 		API: authtest.API{
-			Header:  "X-Vault-Token",
+			Wants:   []authtest.Place{{Header: "X-Vault-Token"}},
 			Handler: vaultAPI.api(&shelf{value: "It works."}),
 			Refused: http.HandlerFunc(refuseVault),
 		},
@@ -43,9 +43,9 @@ func Example_vault() {
 	}
 	transport, err := requestforge.NewTransport(requestforge.Config{
 		Base:    config.HttpClient.Transport, // with the TLS and the proxy of its environment
-		Tokens:  tokens,
+		Source:  tokens,
 		Origins: []string{srv.URL},
-		Header:  "X-Vault-Token",
+		Attach:  []requestforge.Place{{Header: "X-Vault-Token"}},
 		Refused: vaultRefused,
 		Retry:   requestforge.RetryPolicy{RetryMax: 3},
 	})
@@ -109,7 +109,7 @@ var vaultAPI = register(sdk{
 	https: "an `*http.Transport`: `SetMaxIdleConnections`, `MaxIdleConnections`, `SetDisableKeepAlives`, `DisableKeepAlives` and, after `SetOutputCurlString(true)`, every request panic; " +
 		"`ReadEnvironment`, `ConfigureTLS` and `unix://` addresses are errors",
 	how: "Our `Base` is the transport of `DefaultConfig().HttpClient`, which ours then replaces; what needs an `*http.Transport` goes before that. " +
-		"`Header: \"X-Vault-Token\"`. `ClearToken` or `ReplaceCaller`, for it takes `VAULT_TOKEN` from its environment. " +
+		"`Attach: []requestforge.Place{{Header: \"X-Vault-Token\"}}`. `ClearToken` or `ReplaceCaller`, for it takes `VAULT_TOKEN` from its environment. " +
 		"`MaxRetries` of 0 leaves retries to us. " +
 		"Vault refuses with 403: `Refused` has to look for \"invalid token\" in the body.",
 
@@ -196,7 +196,7 @@ func TestVaultTellsARevokedTokenFromADeniedPath(t *testing.T) {
 	})
 	srv := authtest.NewServer(authtest.Config{
 		Steps: login,
-		API:   authtest.API{Header: "X-Vault-Token", Handler: denied, Refused: http.HandlerFunc(refuseVault)},
+		API:   authtest.API{Wants: []authtest.Place{{Header: "X-Vault-Token"}}, Handler: denied, Refused: http.HandlerFunc(refuseVault)},
 	})
 	defer srv.Close()
 	tokens, err := requestforge.NewPipeline(requestforge.PipelineConfig{Steps: srv.Steps()})
@@ -205,9 +205,9 @@ func TestVaultTellsARevokedTokenFromADeniedPath(t *testing.T) {
 	}
 	transport, err := requestforge.NewTransport(requestforge.Config{
 		Base:    srv.Client().Transport,
-		Tokens:  tokens,
+		Source:  tokens,
 		Origins: []string{srv.URL},
-		Header:  "X-Vault-Token",
+		Attach:  []requestforge.Place{{Header: "X-Vault-Token"}},
 		Refused: vaultRefused,
 	})
 	if err != nil {

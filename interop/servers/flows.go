@@ -25,10 +25,18 @@ var Flows = []Flow{
 		"oidc-provider",
 		"zitadel",
 	}},
+	{Name: "logout", Source: "RFC 7009", Example: "logout", Servers: []string{
+		"fosite",
+		"go-oauth2",
+		"oidc-provider",
+		"zitadel",
+	}},
 	{Name: "token exchange", Source: "RFC 8693", Example: "tokenexchange", Servers: []string{
 		"oidc-provider",
 		"zitadel",
 	}},
+	{Name: "token exchange for many users", Source: "RFC 8693", Example: "onbehalf", Servers: []string{"oidc-provider", "zitadel"}},
+	{Name: "ID-JAG for many users", Source: "draft-ietf-oauth-identity-assertion-authz-grant", Example: "idjag", Servers: []string{"oidc-provider", "zitadel"}},
 	{Name: "JWT bearer", Source: "RFC 7523", Example: "jwtbearer", Servers: []string{
 		"fosite",
 		"zitadel",

@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -37,6 +38,11 @@ func init() {
 // asks with the parameter resource=ResourceURL. Such a token can't be revoked;
 // it expires.
 func StartOIDCProvider(ctx context.Context, accessTTL time.Duration) (*Server, error) {
+	return startOIDCProvider(ctx, accessTTL, nil)
+}
+
+// startOIDCProvider starts one that takes the ID-JAGs of idp, if that isn't nil.
+func startOIDCProvider(ctx context.Context, accessTTL time.Duration, idp *Server) (*Server, error) {
 	node, err := lookPath("node")
 	if err != nil {
 		return nil, err
@@ -63,11 +69,15 @@ func StartOIDCProvider(ctx context.Context, accessTTL time.Duration) (*Server, e
 		Scopes:           []string{"api"},
 		Params:           map[string]string{"user": s.Username},
 	}
-	config, err := json.Marshal(map[string]any{
+	settings := map[string]any{
 		"clientID": s.ClientID, "clientSecret": s.ClientSecret,
-		"username": s.Username, "password": s.Password,
+		"users": userNames, "password": s.Password,
 		"accessTTL": int(accessTTL.Seconds()),
-	})
+	}
+	if idp != nil {
+		settings["idp"] = idp.Issuer
+	}
+	config, err := json.Marshal(settings)
 	if err != nil {
 		return nil, err
 	}
@@ -88,7 +98,51 @@ func StartOIDCProvider(ctx context.Context, accessTTL time.Duration) (*Server, e
 			"password":  s.Password,
 		})
 	}
+	s.Users = &Users{
+		Names: slices.Clone(userNames),
+		Login: func(ctx context.Context, user string) (access, id string, err error) {
+			return passwordLogin(ctx, s, user)
+		},
+		Lock: func(ctx context.Context, user string) error {
+			return postForm(ctx, s, s.Issuer+"/lock/"+url.PathEscape(user), nil, nil)
+		},
+		StartNext: func(ctx context.Context) (*Server, error) { return startOIDCProvider(ctx, accessTTL, s) },
+	}
 	return s, nil
+}
+
+// passwordLogin gets the tokens that a login in a browser would end with.
+func passwordLogin(ctx context.Context, s *Server, user string) (access, id string, err error) {
+	var answer struct {
+		Access string `json:"access_token"`
+		ID     string `json:"id_token"`
+	}
+	err = postForm(ctx, s, s.TokenURL, url.Values{
+		"grant_type": {"password"}, "username": {user}, "password": {s.Password}, "scope": {"openid api"},
+	}, &answer)
+	return answer.Access, answer.ID, err
+}
+
+// postForm sends a form as the client of s, and decodes the answer, unless that is nil.
+func postForm(ctx context.Context, s *Server, to string, form url.Values, answer any) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, to, strings.NewReader(form.Encode()))
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	req.SetBasicAuth(url.QueryEscape(s.ClientID), url.QueryEscape(s.ClientSecret))
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s says %s to %s", s.Name, resp.Status, req.URL.Path)
+	}
+	if answer == nil {
+		return nil
+	}
+	return json.NewDecoder(resp.Body).Decode(answer)
 }
 
 // clickThrough is a person with a browser: it opens a page, fills in what it

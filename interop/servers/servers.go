@@ -55,6 +55,9 @@ type Server struct {
 	// Exchange is for a token exchange (RFC 8693).
 	Exchange *Exchange
 
+	// Users are for the flows that trade a user's own token.
+	Users *Users
+
 	// Approve does what a user would in a browser: logs in and lets the
 	// device with this user code have its token.
 	Approve func(ctx context.Context, userCode string) error

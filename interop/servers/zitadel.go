@@ -11,6 +11,7 @@ import (
 	"crypto/rsa"
 	"errors"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
@@ -21,7 +22,10 @@ import (
 
 func init() { starters["zitadel"] = startZitadel }
 
-func startZitadel(context.Context) (*Server, error) {
+func startZitadel(context.Context) (*Server, error) { return newZitadel(nil) }
+
+// newZitadel starts one that takes the ID-JAGs of idp, if that isn't nil.
+func newZitadel(idp *Server) (*Server, error) {
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {
 		return nil, err
@@ -47,12 +51,15 @@ func startZitadel(context.Context) (*Server, error) {
 		s.RevokeURL = origin + "/revoke"
 		s.ResourceURL = origin + "/userinfo"
 		s.Audience = origin
-		provider, err := op.NewProvider(&op.Config{GrantTypeRefreshToken: true}, newZitadelStorage(s, &key.PublicKey), op.StaticIssuer(origin),
+		store := newZitadelStorage(s, &key.PublicKey)
+		provider, err := op.NewProvider(&op.Config{GrantTypeRefreshToken: true}, store, op.StaticIssuer(origin),
 			op.WithAllowInsecure()) // an issuer without TLS
 		if err != nil {
 			return nil, err
 		}
-		return oneByOne(provider), nil
+		grants := newZitadelGrants(provider, store, s, idp)
+		s.Users = grants.users()
+		return oneByOne(grants), nil
 	})
 	return s, err
 }
@@ -66,6 +73,9 @@ type zitadelStorage struct {
 	*storage.Storage
 	client, keyID string
 	key           *rsa.PublicKey
+
+	mu     sync.Mutex
+	locked map[string]bool // users
 }
 
 func newZitadelStorage(s *Server, key *rsa.PublicKey) *zitadelStorage {
@@ -76,10 +86,16 @@ func newZitadelStorage(s *Server, key *rsa.PublicKey) *zitadelStorage {
 		// Userinfo asks for the user that a token is about, and token
 		// exchange whether that may be somebody else. For a client that
 		// has got a token for itself, the user is the client.
-		s.ClientID:  {ID: s.ClientID, Username: s.ClientID, IsAdmin: true},
-		zitadelUser: {ID: zitadelUser, Username: zitadelUser},
+		s.ClientID: {ID: s.ClientID, Username: s.ClientID, IsAdmin: true},
 	}
-	return &zitadelStorage{storage.NewStorageWithClients(users, clients), s.ClientID, s.KeyID, key}
+	for _, name := range userNames {
+		users[name] = &storage.User{ID: name, Username: name}
+	}
+	return &zitadelStorage{
+		Storage: storage.NewStorageWithClients(users, clients),
+		client:  s.ClientID, keyID: s.KeyID, key: key,
+		locked: map[string]bool{},
+	}
 }
 
 // GetKeyByIDAndClientID returns the key of JWT bearer's assertions.
@@ -94,9 +110,38 @@ func (z *zitadelStorage) GetKeyByIDAndClientID(_ context.Context, keyID, clientI
 // it, in client credentials and JWT bearer: nobody could revoke it.
 func (z *zitadelStorage) CreateAccessToken(ctx context.Context, req op.TokenRequest) (string, time.Time, error) {
 	if _, ok := req.(*oidc.JWTTokenRequest); ok {
-		req = &storage.AuthRequest{ApplicationID: req.GetSubject(), UserID: req.GetSubject(), Scopes: req.GetScopes()}
+		req = &storage.AuthRequest{ApplicationID: z.client, UserID: req.GetSubject(), Scopes: req.GetScopes()}
 	}
 	return z.Storage.CreateAccessToken(ctx, req)
+}
+
+// ValidateTokenExchangeRequest adds what the example's storage leaves out: the
+// tokens have to be live, as nobody has asked yet, and their user not locked.
+func (z *zitadelStorage) ValidateTokenExchangeRequest(ctx context.Context, req op.TokenExchangeRequest) error {
+	if !z.live(ctx, req.GetExchangeSubjectTokenIDOrToken(), req.GetExchangeSubject()) {
+		return oidc.ErrInvalidRequest().WithDescription("subject_token is invalid") // RFC 8693 §2.2.2
+	}
+	if actor := req.GetExchangeActor(); actor != "" && !z.live(ctx, req.GetExchangeActorTokenIDOrToken(), actor) {
+		return oidc.ErrInvalidRequest().WithDescription("actor_token is invalid")
+	}
+	return z.Storage.ValidateTokenExchangeRequest(ctx, req)
+}
+
+// live reports whether an access token is one, and its user may use it.
+func (z *zitadelStorage) live(ctx context.Context, tokenID, user string) bool {
+	return !z.isLocked(user) && z.SetUserinfoFromToken(ctx, new(oidc.UserInfo), tokenID, user, "") == nil
+}
+
+func (z *zitadelStorage) isLocked(user string) bool {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	return z.locked[user]
+}
+
+func (z *zitadelStorage) lock(user string) {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	z.locked[user] = true
 }
 
 // zitadelUsers is a storage.UserStore.

@@ -65,19 +65,27 @@ func check(file string, runs []string) (int, error) {
 			}
 		}
 	}
-	return len(promises), errors.Join(faults...)
+	lines := map[int]bool{}
+	for _, p := range promises {
+		lines[p.line] = true
+	}
+	return len(lines), errors.Join(faults...)
 }
 
-// promise is one line of PROMISES.md.
+// promise is what one line of PROMISES.md says of one package.
 type promise struct {
 	line  int
 	tests []string
 	dir   string // of the package, as written: slash-separated, from the root
 }
 
+// inPackage is a regular expression for tests of one package.
+const inPackage = "`[^`]+`(?:, `[^`]+`)* \\(`[^`]+`\\)"
+
 var (
 	// promises_test.go in the root reads the same format.
-	promiseLine = regexp.MustCompile("^- .+ — (`[^`]+`(?:, `[^`]+`)*) \\(`([^`]+)`\\)$")
+	promiseLine = regexp.MustCompile("^- .+? — (" + inPackage + "(?:, " + inPackage + ")*)$")
+	ofPackage   = regexp.MustCompile("((?:`[^`]+`,? )+)\\(`([^`]+)`\\)")
 	quoted      = regexp.MustCompile("`([^`]+)`")
 
 	// namesTest finds lines that look as if they were meant to be a
@@ -93,15 +101,17 @@ func parse(text string) ([]promise, error) {
 		m := promiseLine.FindStringSubmatch(strings.TrimSuffix(line, "\r"))
 		if m == nil {
 			if namesTest.MatchString(line) {
-				faults = append(faults, fmt.Errorf("line %d: not of the form \"- promise — `TestName` (`./dir`)\": %s", i+1, line))
+				faults = append(faults, fmt.Errorf("line %d: not of the form \"- promise — `TestName`, … (`./dir`), …\": %s", i+1, line))
 			}
 			continue
 		}
-		p := promise{line: i + 1, dir: m[2]}
-		for _, q := range quoted.FindAllStringSubmatch(m[1], -1) {
-			p.tests = append(p.tests, q[1])
+		for _, of := range ofPackage.FindAllStringSubmatch(m[1], -1) {
+			p := promise{line: i + 1, dir: of[2]}
+			for _, q := range quoted.FindAllStringSubmatch(of[1], -1) {
+				p.tests = append(p.tests, q[1])
+			}
+			promises = append(promises, p)
 		}
-		promises = append(promises, p)
 	}
 	if len(promises) == 0 && len(faults) == 0 {
 		faults = append(faults, errors.New("no promise in it"))

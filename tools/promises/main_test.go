@@ -60,10 +60,11 @@ func TestKeptPromises(t *testing.T) {
 		"- A part — of it — is, too — `TestGood/with_a_part` (`.`)\n"+
 		"- Two tests, two runs — `TestGood`, `TestAllocs` (`.`)\n"+
 		"- A fuzz target's seeds — `FuzzSub` (`./sub`)\n"+
-		"- An example of another module — `ExampleDeep` (`./other/deep`)\n")
+		"- An example of another module — `ExampleDeep` (`./other/deep`)\n"+
+		"- Tests of two packages — `TestGood`, `TestAllocs` (`.`), `FuzzSub` (`./sub`)\n")
 	n, err := check(file, []string{write(t, dir, "race.json", raceRun), write(t, dir, "plain.json", plainRun)})
-	if n != 5 || err != nil {
-		t.Errorf("check = %d, %v; want 5, nil", n, err)
+	if n != 6 || err != nil {
+		t.Errorf("check = %d, %v; want 6, nil", n, err)
 	}
 }
 
@@ -76,6 +77,8 @@ func TestBrokenPromises(t *testing.T) {
 		"never ended":          {"- It — `TestHung` (`.`)", "TestHung (.) did not run"},
 		"no such test":         {"- It — `TestNone` (`.`)", "TestNone (.) did not run"},
 		"one of two":           {"- It — `TestGood`, `TestNone` (`.`)", "TestNone (.) did not run"},
+		"of the first package": {"- It — `TestBad` (`.`), `FuzzSub` (`./sub`)", "TestBad (.) failed"},
+		"of the last package":  {"- It — `TestGood` (`.`), `TestGood` (`./sub`)", "TestGood (./sub) did not run"},
 		"in another package":   {"- It — `TestGood` (`./sub`)", "TestGood (./sub) did not run"},
 		"no such package":      {"- It — `TestGood` (`./none`)", "./none is not a folder"},
 		"a file":               {"- It — `TestGood` (`./go.mod`)", "./go.mod is not a folder"},

@@ -20,7 +20,7 @@ func Wrap(next http.RoundTripper) http.RoundTripper {
 				Base:   next,
 				Source: requestforge.StaticToken(&requestforge.Token{AccessToken: "secret"}),
 				// Not Authorization, which is the subject of some tests.
-				Header:         "X-Api-Key",
+				Attach:         []requestforge.Place{{Header: "X-Api-Key"}},
 				Origins:        []string{requestforge.AnyOrigin},
 				AllowPlaintext: true,
 				Refused:        peeks,

@@ -32,7 +32,7 @@ func Wrap(next http.RoundTripper) http.RoundTripper {
 				Base:   next,
 				Source: tokens,
 				// Not Authorization, which is the subject of some tests.
-				Header:         "X-Api-Key",
+				Attach:         []requestforge.Place{{Header: "X-Api-Key"}},
 				Origins:        []string{requestforge.AnyOrigin},
 				AllowPlaintext: true,
 				// The 401s of the tests aren't about our token.

@@ -42,7 +42,7 @@ func run(ctx context.Context, out io.Writer) error {
 	defer srv.Close()
 
 	tokens, err := requestforge.NewPipeline(requestforge.PipelineConfig{
-		Steps: []requestforge.Step{{Name: "approle", Fetcher: &requestforge.BodyFetcher{
+		Steps: []requestforge.Step{{Name: "approle", Fetcher: &requestforge.HTTPFetcher{
 			URL:            srv.URL + "/v1/auth/approle/login",
 			JSON:           map[string]any{"role_id": roleID, "secret_id": secretID},
 			TokenField:     "auth.client_token",
@@ -91,8 +91,8 @@ func run(ctx context.Context, out io.Writer) error {
 func vault(url string, tokens requestforge.TokenSource) (*api.Client, error) {
 	transport, err := requestforge.NewTransport(requestforge.Config{
 		BaseURL: url,
-		Tokens:  tokens,
-		Header:  api.AuthHeaderName, // X-Vault-Token
+		Source:  tokens,
+		Attach:  []requestforge.Place{{Header: api.AuthHeaderName}}, // X-Vault-Token
 		Refused: invalidToken,
 	})
 	if err != nil {
@@ -144,7 +144,7 @@ func simulated() authtest.Config {
 		}},
 		API: authtest.API{
 			Prefix:  "/v1/secret/",
-			Header:  api.AuthHeaderName,
+			Wants:   []authtest.Place{{Header: api.AuthHeaderName}},
 			Handler: &secrets{},
 			Refused: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 				forbid(w, badToken, permissionDenied)

@@ -29,11 +29,10 @@ func run(ctx context.Context, out io.Writer, s *servers.Server) error {
 		Steps: []requestforge.Step{{
 			Name: "app",
 			Fetcher: oauth2source.ClientCredentials(oauth2source.Config{
-				TokenURL:     s.TokenURL,
-				ClientID:     s.ClientID,
-				ClientSecret: s.ClientSecret,
-				Scopes:       s.Scopes,
-				Client:       wire.Client(),
+				TokenURL:   s.TokenURL,
+				ClientAuth: &requestforge.ClientAuth{ID: s.ClientID, Secret: s.ClientSecret},
+				Scopes:     s.Scopes,
+				Client:     wire.Client(),
 			}),
 		}},
 	})
@@ -44,7 +43,7 @@ func run(ctx context.Context, out io.Writer, s *servers.Server) error {
 	transport, err := requestforge.NewTransport(requestforge.Config{
 		Base:    wire,
 		BaseURL: s.ResourceURL,
-		Tokens:  tokens,
+		Source:  tokens,
 		Refused: s.Refused, // zitadel's is a 403
 	})
 	if err != nil {

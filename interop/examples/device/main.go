@@ -34,11 +34,10 @@ func main() { demo.Main(flow, run) }
 func run(ctx context.Context, out io.Writer, s *servers.Server) error {
 	wire := demo.NewWire(out, s)
 	cfg := oauth2source.Config{
-		TokenURL:     s.TokenURL,
-		ClientID:     s.ClientID,
-		ClientSecret: s.ClientSecret,
-		Scopes:       s.RefreshScopes,
-		Client:       wire.Client(),
+		TokenURL:   s.TokenURL,
+		ClientAuth: &requestforge.ClientAuth{ID: s.ClientID, Secret: s.ClientSecret},
+		Scopes:     s.RefreshScopes,
+		Client:     wire.Client(),
 	}
 	asked := 0
 	prompt := func(ctx context.Context, code *oauth2.DeviceAuthResponse) error {
@@ -49,10 +48,10 @@ func run(ctx context.Context, out io.Writer, s *servers.Server) error {
 	tokens, err := requestforge.NewPipeline(requestforge.PipelineConfig{
 		Steps: []requestforge.Step{{
 			Name:    "user",
+			Timeout: 15 * time.Minute, // people take their time
 			Fetcher: oauth2source.DeviceCode(cfg, s.DeviceURL, prompt),
 			Refresh: oauth2source.Refresh(cfg),
 		}},
-		FetchTimeout: 15 * time.Minute, // people take their time
 	})
 	if err != nil {
 		return err
@@ -61,7 +60,7 @@ func run(ctx context.Context, out io.Writer, s *servers.Server) error {
 	transport, err := requestforge.NewTransport(requestforge.Config{
 		Base:    wire,
 		BaseURL: s.ResourceURL,
-		Tokens:  tokens,
+		Source:  tokens,
 		Refused: s.Refused,
 	})
 	if err != nil {

@@ -32,10 +32,9 @@ func run(ctx context.Context, out io.Writer, s *servers.Server) error {
 				TokenURL: s.TokenURL,
 				// The assertion says who it is about. Who sends it is
 				// for the client to say, where the server asks.
-				ClientID:     s.ClientID,
-				ClientSecret: s.ClientSecret,
-				Scopes:       s.Scopes,
-				Client:       wire.Client(),
+				ClientAuth: &requestforge.ClientAuth{ID: s.ClientID, Secret: s.ClientSecret},
+				Scopes:     s.Scopes,
+				Client:     wire.Client(),
 			}, &oauth2source.JWT{
 				Key:      s.Key,
 				KeyID:    s.KeyID,
@@ -51,7 +50,7 @@ func run(ctx context.Context, out io.Writer, s *servers.Server) error {
 	transport, err := requestforge.NewTransport(requestforge.Config{
 		Base:    wire,
 		BaseURL: s.ResourceURL,
-		Tokens:  tokens,
+		Source:  tokens,
 		Refused: s.Refused,
 	})
 	if err != nil {

@@ -119,7 +119,7 @@ func client(r *servers.Registry, base http.RoundTripper, method, path string) (*
 		}, {
 			Name:      "registry",
 			DependsOn: []string{"challenge"},
-			Fetcher: &requestforge.BodyFetcher{
+			Fetcher: &requestforge.HTTPFetcher{
 				Method:     http.MethodGet,
 				URL:        r.TokenURL,
 				ClientAuth: &requestforge.ClientAuth{ID: r.ClientID, Secret: r.ClientSecret},
@@ -138,7 +138,7 @@ func client(r *servers.Registry, base http.RoundTripper, method, path string) (*
 	transport, err := requestforge.NewTransport(requestforge.Config{
 		Base:    base,
 		BaseURL: r.URL,
-		Tokens:  tokens,
+		Source:  tokens,
 	})
 	if err != nil {
 		return nil, nil, err

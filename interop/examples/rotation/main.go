@@ -18,7 +18,6 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"slices"
 	"sync"
 	"time"
 
@@ -36,73 +35,14 @@ func main() { demo.Main(flow, run) }
 // login is a pipeline at s, whose token requests client sends.
 func login(s *servers.Server, client *http.Client, storage requestforge.Storage) (*requestforge.Pipeline, error) {
 	return requestforge.NewPipeline(requestforge.PipelineConfig{
-		Steps:   steps(s, client),
-		Storage: storage,
+		Steps:     demo.Steps(s, client),
+		Storage:   storage,
+		KeyPrefix: "rotation",
 
 		// A token that isn't saved in time is one that the others don't
 		// know, and its refresh token the only one that is any good.
 		StorageTimeout: 10 * time.Second,
 	})
-}
-
-// steps are a login with a password, or by way of a token exchange at a server
-// that has no passwords. Whichever it is, Refresh spares it next time.
-func steps(s *servers.Server, client *http.Client) []requestforge.Step {
-	id, secret := owner(s)
-	user := requestforge.Step{
-		Name: "user",
-		Refresh: oauth2source.Refresh(oauth2source.Config{
-			TokenURL:     s.TokenURL,
-			ClientID:     id,
-			ClientSecret: secret,
-			Client:       client,
-		}),
-	}
-	app := oauth2source.Config{
-		TokenURL:     s.TokenURL,
-		ClientID:     s.ClientID,
-		ClientSecret: s.ClientSecret,
-		Scopes:       s.Scopes,
-		Client:       client,
-	}
-	if s.Username != "" {
-		app.Scopes = slices.Concat(s.Scopes, s.RefreshScopes)
-		user.Fetcher = oauth2source.Password(app, s.Username, s.Password)
-		return []requestforge.Step{user}
-	}
-	params := make(map[string][]string)
-	for name, value := range s.Exchange.Params {
-		params[name] = []string{value}
-	}
-	user.DependsOn = []string{"app"}
-	user.Fetcher = oauth2source.TokenExchange(oauth2source.Config{
-		TokenURL:     s.TokenURL,
-		ClientID:     id,
-		ClientSecret: secret,
-		Scopes:       slices.Concat(s.Exchange.Scopes, s.RefreshScopes),
-		Params:       params,
-		Client:       client,
-	}, oauth2source.Exchange{
-		Subject:     oauth2source.FromStep("app"),
-		SubjectType: s.Exchange.SubjectTokenType,
-	})
-	return []requestforge.Step{user, {Name: "app", Fetcher: oauth2source.ClientCredentials(app)}}
-}
-
-// owner returns the client that the user's tokens are issued to.
-func owner(s *servers.Server) (id, secret string) {
-	if s.Username != "" {
-		return s.ClientID, s.ClientSecret
-	}
-	return s.Exchange.ClientID, s.Exchange.ClientSecret
-}
-
-// logins is what a login looks like on the wire.
-func logins(s *servers.Server) []string {
-	if s.Username != "" {
-		return []string{"password ok"}
-	}
-	return []string{"client_credentials ok", "token-exchange ok"}
 }
 
 // run tells the story of s and returns what was wrong.
@@ -115,7 +55,7 @@ func caller(s *servers.Server, wire *demo.Wire, tokens requestforge.TokenSource)
 	transport, err := requestforge.NewTransport(requestforge.Config{
 		Base:    wire,
 		BaseURL: s.ResourceURL,
-		Tokens:  tokens,
+		Source:  tokens,
 		Refused: s.Refused,
 	})
 	return &http.Client{Transport: transport}, err
@@ -135,9 +75,9 @@ func revoked(ctx context.Context, out io.Writer, s *servers.Server) error {
 	}
 	renewal := []string{"refresh_token ok"}
 	if s.RevokesRefresh {
-		renewal = append([]string{"refresh_token refused"}, logins(s)...)
+		renewal = append([]string{"refresh_token refused"}, demo.Logins(s)...)
 	}
-	id, secret := owner(s)
+	id, secret := demo.Owner(s)
 	return demo.Story{
 		Server:       s,
 		Wire:         wire,
@@ -145,7 +85,7 @@ func revoked(ctx context.Context, out io.Writer, s *servers.Server) error {
 		Client:       client,
 		ClientID:     id,
 		ClientSecret: secret,
-		Login:        logins(s),
+		Login:        demo.Logins(s),
 		Renewal:      renewal,
 	}.Tell(ctx)
 }
@@ -174,19 +114,18 @@ func stolen(ctx context.Context, out io.Writer, s *servers.Server) error {
 	if err != nil {
 		return err
 	}
-	want := append(logins(s), "resource ok")
+	want := append(demo.Logins(s), "resource ok")
 	if s.Username == "" {
 		want = append(want, "client_credentials ok")
 	}
 	want = append(want, "refresh_token ok")
 
 	wire.Say("A thief sends the first refresh token once more.")
-	id, secret := owner(s)
+	id, secret := demo.Owner(s)
 	thief := oauth2source.Refresh(oauth2source.Config{
-		TokenURL:     s.TokenURL,
-		ClientID:     id,
-		ClientSecret: secret,
-		Client:       wire.Client(),
+		TokenURL:   s.TokenURL,
+		ClientAuth: &requestforge.ClientAuth{ID: id, Secret: secret},
+		Client:     wire.Client(),
 	})
 	if _, err := thief.Fetch(ctx, requestforge.Input{Previous: first}); err == nil {
 		return fmt.Errorf("%s took a refresh token twice", s.Name)
@@ -209,7 +148,7 @@ func stolen(ctx context.Context, out io.Writer, s *servers.Server) error {
 		}
 		wire.Say("No: the family is dead. The caller asks, and there is a new login.")
 		want = append(want, "resource refused", "refresh_token refused", "resource refused", "refresh_token refused")
-		want = append(want, logins(s)...)
+		want = append(want, demo.Logins(s)...)
 	} else {
 		if err != nil {
 			return fmt.Errorf("the second access token: %w", err)

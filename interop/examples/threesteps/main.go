@@ -73,11 +73,10 @@ func tell(ctx context.Context, out io.Writer, op *servers.Server, r *servers.Reg
 		return demo.NewWire(out, op).Revoke(ctx, op.ClientID, op.ClientSecret, last[step])
 	}
 	cfg := oauth2source.Config{
-		TokenURL:     op.TokenURL,
-		ClientID:     op.ClientID,
-		ClientSecret: op.ClientSecret,
-		Scopes:       op.Scopes,
-		Client:       plain,
+		TokenURL:   op.TokenURL,
+		ClientAuth: &requestforge.ClientAuth{ID: op.ClientID, Secret: op.ClientSecret},
+		Scopes:     op.Scopes,
+		Client:     plain,
 	}
 	exchange := cfg
 	exchange.Scopes = op.Exchange.Scopes
@@ -93,7 +92,7 @@ func tell(ctx context.Context, out io.Writer, op *servers.Server, r *servers.Reg
 				Subject:     oauth2source.FromStep("app"),
 				SubjectType: op.Exchange.SubjectTokenType,
 			}))},
-			{Name: "registry", DependsOn: []string{"user"}, Fetcher: &requestforge.BodyFetcher{
+			{Name: "registry", DependsOn: []string{"user"}, Fetcher: &requestforge.HTTPFetcher{
 				Method:     http.MethodGet,
 				URL:        realm,
 				HeaderFrom: map[string]string{"Authorization": "user"},
@@ -109,7 +108,7 @@ func tell(ctx context.Context, out io.Writer, op *servers.Server, r *servers.Reg
 	transport, err := requestforge.NewTransport(requestforge.Config{
 		Base:    tap,
 		BaseURL: r.URL,
-		Tokens:  tokens,
+		Source:  tokens,
 	})
 	if err != nil {
 		return err

@@ -35,22 +35,20 @@ func run(ctx context.Context, out io.Writer, s *servers.Server) error {
 		Steps: []requestforge.Step{{
 			Name: "app",
 			Fetcher: oauth2source.ClientCredentials(oauth2source.Config{
-				TokenURL:     s.TokenURL,
-				ClientID:     s.ClientID,
-				ClientSecret: s.ClientSecret,
-				Scopes:       s.Scopes,
-				Client:       wire.Client(),
+				TokenURL:   s.TokenURL,
+				ClientAuth: &requestforge.ClientAuth{ID: s.ClientID, Secret: s.ClientSecret},
+				Scopes:     s.Scopes,
+				Client:     wire.Client(),
 			}),
 		}, {
 			Name:      "user",
 			DependsOn: []string{"app"},
 			Fetcher: oauth2source.TokenExchange(oauth2source.Config{
-				TokenURL:     s.TokenURL,
-				ClientID:     s.Exchange.ClientID,
-				ClientSecret: s.Exchange.ClientSecret,
-				Scopes:       s.Exchange.Scopes,
-				Params:       params,
-				Client:       wire.Client(),
+				TokenURL:   s.TokenURL,
+				ClientAuth: &requestforge.ClientAuth{ID: s.Exchange.ClientID, Secret: s.Exchange.ClientSecret},
+				Scopes:     s.Exchange.Scopes,
+				Params:     params,
+				Client:     wire.Client(),
 			}, oauth2source.Exchange{
 				Subject:     oauth2source.FromStep("app"),
 				SubjectType: s.Exchange.SubjectTokenType,
@@ -64,7 +62,7 @@ func run(ctx context.Context, out io.Writer, s *servers.Server) error {
 	transport, err := requestforge.NewTransport(requestforge.Config{
 		Base:    wire,
 		BaseURL: s.ResourceURL,
-		Tokens:  tokens,
+		Source:  tokens,
 		Refused: s.Refused,
 	})
 	if err != nil {

@@ -63,21 +63,22 @@ func replicate(text string, in io.Reader, out io.Writer) error {
 	}
 
 	var die bool
-	login := &requestforge.BodyFetcher{
+	login := &requestforge.HTTPFetcher{
 		URL:            j.Auth + "/user",
 		HeaderFrom:     map[string]string{"Authorization": "app"},
 		ExpiresInField: "expires_in",
 	}
 	pipeline, err := requestforge.NewPipeline(requestforge.PipelineConfig{
 		Storage:        storage,
+		KeyPrefix:      "replicas",
 		StorageTimeout: j.Patience, // many processes on one small machine
 		Steps: []requestforge.Step{
-			{Name: "app", Fetcher: &requestforge.BodyFetcher{
+			{Name: "app", Fetcher: &requestforge.HTTPFetcher{
 				URL:            j.Auth + "/app",
 				ClientAuth:     &requestforge.ClientAuth{ID: "replicas", Secret: "secret"},
 				ExpiresInField: "expires_in",
 			}},
-			{Name: "user", DependsOn: []string{"app"}, Fetcher: requestforge.FetcherFunc(
+			{Name: "user", DependsOn: []string{"app"}, Identity: login.Identity(), Fetcher: requestforge.FetcherFunc(
 				func(ctx context.Context, in requestforge.Input) (*requestforge.Token, error) {
 					if die {
 						return nil, syscall.Kill(os.Getpid(), syscall.SIGKILL)
@@ -90,7 +91,7 @@ func replicate(text string, in io.Reader, out io.Writer) error {
 		return err
 	}
 	defer pipeline.Close()
-	transport, err := requestforge.NewTransport(requestforge.Config{BaseURL: j.Auth, Tokens: pipeline})
+	transport, err := requestforge.NewTransport(requestforge.Config{BaseURL: j.Auth, Source: pipeline})
 	if err != nil {
 		return err
 	}

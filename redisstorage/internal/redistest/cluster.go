@@ -25,9 +25,10 @@ const (
 	slotCount = 16384
 )
 
-// StartCluster starts them, and waits until all agree on who has which slot.
-func StartCluster(dir string) (c *Cluster, err error) {
-	c = new(Cluster)
+// StartCluster starts a Cluster, and waits until all nodes agree on the owner of each
+// slot.
+func StartCluster(dir string) (_ *Cluster, err error) {
+	c := new(Cluster)
 	defer func() {
 		if err != nil {
 			c.Close()
@@ -35,13 +36,15 @@ func StartCluster(dir string) (c *Cluster, err error) {
 	}()
 	var buses []int
 	for range 2 * primaries {
-		bus, err := freePort()
-		if err != nil {
-			return nil, err
-		}
-		n, err := Start(dir,
-			"--cluster-enabled", "yes", "--cluster-port", strconv.Itoa(bus), "--cluster-node-timeout", "1000",
-			"--cluster-config-file", "nodes.conf", "--cluster-replica-validity-factor", "0")
+		var bus int
+		n, err := start(dir, func(n *Node, port int) (err error) {
+			if bus, err = freePort(); err == nil { // another port each time, too
+				n.args = inMemory(n, port,
+					"--cluster-enabled", "yes", "--cluster-port", strconv.Itoa(bus), "--cluster-node-timeout", "1000",
+					"--cluster-config-file", "nodes.conf", "--cluster-replica-validity-factor", "0")
+			}
+			return err
+		})
 		if err != nil {
 			return nil, err
 		}
@@ -75,7 +78,7 @@ func StartCluster(dir string) (c *Cluster, err error) {
 		}
 	}
 	for i, n := range c.Nodes[primaries:] {
-		// It has to hear of its primary first.
+		// The replica has to know its primary first.
 		err = until("the replicas have a primary", func(ctx context.Context) error {
 			return n.Client().ClusterReplicate(ctx, c.ids[i]).Err()
 		})
@@ -117,7 +120,8 @@ func (c *Cluster) Slot(ctx context.Context, key string) (int, error) {
 	return int(slot), err
 }
 
-// Owner returns the number of the node that has a slot, as another one sees it.
+// Owner returns the number of the node that owns a slot, as the node asks sees the
+// Cluster.
 func (c *Cluster) Owner(ctx context.Context, asks, slot int) (int, error) {
 	shards, err := c.Nodes[asks].Client().ClusterShards(ctx).Result()
 	if err != nil {
@@ -136,8 +140,8 @@ func (c *Cluster) Owner(ctx context.Context, asks, slot int) (int, error) {
 	return 0, fmt.Errorf("redistest: nobody has slot %d", slot)
 }
 
-// Move moves a slot with its keys from one primary to another, as resharding
-// does: under way, a key may be at either. All nodes have to be up.
+// Move moves a slot with its keys from a primary to another primary, as resharding
+// does: during the move, a key may be at either. All nodes have to be up.
 func (c *Cluster) Move(ctx context.Context, slot, from, to int) error {
 	source, target := c.Nodes[from].Client(), c.Nodes[to].Client()
 	if err := target.Do(ctx, "CLUSTER", "SETSLOT", slot, "IMPORTING", c.ids[from]).Err(); err != nil {
@@ -161,7 +165,7 @@ func (c *Cluster) Move(ctx context.Context, slot, from, to int) error {
 			}
 		}
 	}
-	// The new owner first: until the others know, they point there.
+	// The new owner first: until the other nodes know, they redirect to the new owner.
 	for _, i := range append([]int{to, from}, 0, 1, 2) {
 		if err := c.Nodes[i].Client().Do(ctx, "CLUSTER", "SETSLOT", slot, "NODE", c.ids[to]).Err(); err != nil {
 			return err

@@ -1,9 +1,9 @@
-// One redis-server process. Sentinel and Cluster are made of several, in files
-// of their own.
+// A redis-server process. Sentinel and Cluster consist of several servers and have
+// files of their own.
 
-// Package redistest starts real Redis servers on free ports of loopback, and
-// kills, stops and restarts them. What it starts ends with Close, or with the
-// process on Linux, and nothing else does.
+// Package redistest starts real Redis servers on free ports of loopback, and kills,
+// stops and restarts the servers. A server ends with Close, or, on Linux, with the
+// process that started the server, and not otherwise.
 package redistest
 
 import (
@@ -25,14 +25,14 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// Install is the line that installs what is missing.
+// Install is the command that installs a missing redis-server.
 const Install = "apt-get install -y redis-server"
 
-// ready is how long servers may take to start, or to agree. A machine that is
-// busy takes a while; one that takes longer than this is broken.
+// ready bounds the time for servers to start, or to agree. A busy machine needs some
+// time; a machine that needs longer is broken.
 const ready = 60 * time.Second
 
-// Node is one server. Its methods are for one goroutine at a time.
+// Node is a server. The methods are for one goroutine at a time.
 type Node struct {
 	Addr string // host and port, the same after Restart
 
@@ -46,20 +46,25 @@ type Node struct {
 	gone chan struct{} // closed when proc has ended; guarded by mu
 }
 
-// Start starts a server that keeps nothing on disk. Args are further ones for
+// Start starts a server that keeps no data on disk. args are further arguments for
 // redis-server: "--maxmemory", "10mb". The directory must exist.
 func Start(dir string, args ...string) (*Node, error) {
 	return start(dir, func(n *Node, port int) error {
-		n.args = append([]string{
-			"--port", strconv.Itoa(port), "--bind", "127.0.0.1", "--dir", n.dir,
-			"--save", "", "--appendonly", "no", "--daemonize", "no", "--repl-diskless-sync-delay", "0",
-		}, args...)
+		n.args = inMemory(n, port, args...)
 		return nil
 	})
 }
 
-// start starts a server that configure has prepared. Somebody else may take a
-// port between finding it and using it, so that it tries some.
+// inMemory returns the arguments of a server that keeps no data on disk.
+func inMemory(n *Node, port int, args ...string) []string {
+	return append([]string{
+		"--port", strconv.Itoa(port), "--bind", "127.0.0.1", "--dir", n.dir,
+		"--save", "", "--appendonly", "no", "--daemonize", "no", "--repl-diskless-sync-delay", "0",
+	}, args...)
+}
+
+// start starts a server that configure has prepared. Another process may take a port
+// between finding and using the port, so start tries several ports.
 func start(dir string, configure func(n *Node, port int) error) (*Node, error) {
 	if _, err := exec.LookPath("redis-server"); err != nil {
 		return nil, fmt.Errorf("redistest: there is no redis-server; install it with: %s", Install)
@@ -87,9 +92,8 @@ func start(dir string, configure func(n *Node, port int) error) (*Node, error) {
 	return nil, last
 }
 
-// freePort returns a port that nobody listens on. It is below those that the
-// system gives to outgoing connections, so that it is still free after the
-// server was killed.
+// freePort returns a port without a listener, below the ports that the system gives to
+// outgoing connections, so that the port is still free after the server was killed.
 func freePort() (int, error) {
 	for range 100 {
 		port := 15000 + rand.IntN(15000)
@@ -101,7 +105,7 @@ func freePort() (int, error) {
 	return 0, errors.New("redistest: no port is free")
 }
 
-// Restart starts the server that Kill has ended, and waits until it answers.
+// Restart starts the server again after Kill, and waits until the server answers.
 func (n *Node) Restart() error {
 	log, err := os.OpenFile(filepath.Join(n.dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -143,7 +147,7 @@ func (n *Node) lastWords() string {
 	return strings.Join(lines[max(0, len(lines)-3):], " | ")
 }
 
-// Kill ends the server without a warning, and waits until it is gone.
+// Kill ends the server without a warning, and waits until the process is gone.
 func (n *Node) Kill() {
 	n.signal(syscall.SIGKILL)
 	n.mu.Lock()
@@ -154,7 +158,7 @@ func (n *Node) Kill() {
 	}
 }
 
-// Stop stops the server: it answers nothing, while its connections stay.
+// Stop suspends the server: the server answers nothing, while the connections stay.
 func (n *Node) Stop() { n.signal(syscall.SIGSTOP) }
 
 // Resume lets a stopped server go on.
@@ -173,8 +177,8 @@ func (n *Node) signal(sig os.Signal) {
 	}
 }
 
-// Client returns a client of this very server, for looking and changing things
-// there. It tries once.
+// Client returns a client of this very server, to inspect and change the server. The
+// client tries once.
 func (n *Node) Client() *redis.Client { return n.client }
 
 // Close ends the server.
@@ -186,7 +190,7 @@ func (n *Node) Close() error {
 // fatal ends until at once.
 type fatal struct{ error }
 
-// until calls try until it works.
+// until calls try until try succeeds.
 func until(what string, try func(ctx context.Context) error) error {
 	ctx, cancel := context.WithTimeout(context.Background(), ready)
 	defer cancel()

@@ -2,6 +2,8 @@ package redistest_test
 
 import (
 	"context"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -75,4 +77,13 @@ func TestClusterFailsOverAndMovesASlot(t *testing.T) {
 	require.Eventually(t, func() bool {
 		return client.Get(ctx, "k").Val() == "v"
 	}, time.Minute, 50*time.Millisecond)
+}
+
+// Servers that can't start are an error, with nothing left running.
+func TestServersThatCannotStartAreAnError(t *testing.T) {
+	nowhere := filepath.Join(t.TempDir(), "nowhere")
+	_, err := redistest.StartCluster(nowhere)
+	require.ErrorIs(t, err, os.ErrNotExist)
+	_, err = redistest.StartSentinel(nowhere)
+	require.ErrorIs(t, err, os.ErrNotExist)
 }

@@ -10,18 +10,18 @@ import (
 	"strings"
 )
 
-// Sentinel is a primary, its replica and three sentinels that watch them.
+// Sentinel is a primary, a replica and three sentinels that watch both.
 type Sentinel struct {
 	Primary, Replica *Node // as they were in the beginning
 	Sentinels        []*Node
 }
 
-// Name is what the sentinels call the primary.
+// Name is the sentinels' name for the primary.
 const Name = "primary"
 
-// StartSentinel starts them, and waits until all know each other.
-func StartSentinel(dir string) (s *Sentinel, err error) {
-	s = new(Sentinel)
+// StartSentinel starts a Sentinel, and waits until all servers know each other.
+func StartSentinel(dir string) (_ *Sentinel, err error) {
+	s := new(Sentinel)
 	defer func() {
 		if err != nil {
 			s.Close()
@@ -69,7 +69,7 @@ sentinel failover-timeout %[3]s 3000
 	return s, nil
 }
 
-// inStep returns an error until n is a replica that has what its primary has.
+// inStep returns an error until n is a replica with all data of its primary.
 func inStep(ctx context.Context, n *Node) error {
 	info, err := n.Client().Info(ctx, "replication").Result()
 	if err == nil && !strings.Contains(info, "master_link_status:up") {

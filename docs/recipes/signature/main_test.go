@@ -1,0 +1,9 @@
+package main
+
+func Example() {
+	main()
+	// Output:
+	// 200 OK
+	// 200 OK
+	// 200 OK
+}

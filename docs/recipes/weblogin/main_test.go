@@ -1,0 +1,10 @@
+package main
+
+func Example() {
+	main()
+	// Output:
+	// 200 OK
+	// 200 OK
+	// 200 OK
+	// 2 logins
+}

@@ -1,0 +1,3 @@
+// Package browser tests the page of package forgez in headless Chromium. It has tests
+// only, which make browser runs.
+package browser

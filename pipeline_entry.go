@@ -1,0 +1,141 @@
+// What a ledger (pipeline_ledger.go) holds of one step, and what it is told and tells
+// of it.
+
+package requestforge
+
+import (
+	"time"
+)
+
+// entry holds what a ledger knows of one step.
+type entry struct {
+	top      uint64 // the highest stamp or mark heard of
+	stored   uint64 // version of the entry in the storage, when last looked at
+	token    *held  // the newest token known, live or not; nil: none
+	spent    uint64 // refresh tokens up to this stamp must not be sent again
+	gone     uint64 // the highest tombstone heard of
+	due      bool   // a tombstone of this process isn't in the storage yet
+	untold   bool   // a Revoke has failed, and the storage may not know the mark
+	tried    bool   // while due: a Delete was sent, and its answer may be lost
+	fetching bool   // a flight of the step is under way
+	refusals refusals
+
+	// Most steps of most subjects never have these: a hundred thousand subjects fit
+	// into memory without.
+	doubt    *doubt    // about the newest refresh token; nil: none
+	failures *failures // nil: no fetch has failed
+}
+
+// hear takes note of the stamps of f, whose token is of no use. Only a tombstone that
+// comes later can take the place of one that is due.
+func (e *entry) hear(f finding) {
+	e.top = max(e.top, f.mark, f.gone, f.version)
+	if e.due {
+		e.gone = max(e.gone, f.gone)
+	}
+}
+
+// spend notes that refresh tokens up to stamp must not be sent again.
+func (e *entry) spend(stamp uint64) { e.spent = max(e.spent, stamp) }
+
+// end forgets the tokens up to stamp, refresh tokens included, and the failures.
+func (e *entry) end(stamp uint64) {
+	e.top, e.failures = max(e.top, stamp), nil
+	e.spend(stamp)
+	if e.token != nil && e.token.stamp() <= stamp {
+		e.token = nil
+	}
+}
+
+// doubtAbout notes that it stays open whether the refresh token with a stamp was spent.
+// It reports whether that has been open for so long that a login is due.
+func (e *entry) doubtAbout(stamp uint64, now time.Time) bool {
+	if e.doubt == nil {
+		e.doubt = &doubt{}
+	}
+	return e.doubt.about(stamp, now)
+}
+
+// failed returns the failures of the step, to add to.
+func (e *entry) failed() *failures {
+	if e.failures == nil {
+		e.failures = &failures{}
+	}
+	return e.failures
+}
+
+// answers returns what the challenges of the step have cost, nil if no API has asked for more.
+func (e *entry) answers() *answers {
+	if e.failures == nil {
+		return nil
+	}
+	return e.failures.answers
+}
+
+// cooling returns the failure that is remembered, or nil.
+func (e *entry) cooling(now time.Time) *failure {
+	if e.failures == nil || !e.failures.cur.lasts(now) {
+		return nil
+	}
+	return e.failures.cur
+}
+
+// unburied returns what the storage lacks of a logout, by what a load has found there:
+// a tombstone that this process couldn't write, or one that the storage has lost, with
+// or without an old record in its place. Whose a record is can't be known then: a
+// logout that comes too late costs a login, one that is left out a session.
+func (e *entry) unburied(f finding) (lack, bool) {
+	lost := e.gone > f.gone && (f.version == 0 || f.version != f.gone && f.version <= e.gone)
+	if !e.due && !lost {
+		return lack{}, false
+	}
+	n := lack{step: f.step, bury: true, seen: f.version}
+	if e.top > max(f.mark, f.version) && f.version > 0 {
+		n.mark = e.top // for the tombstone to be above what the storage has lost
+	}
+	return n, true
+}
+
+// facts returns what State shows of the step, but for whether the token is live.
+func (e *entry) facts(now time.Time) facts {
+	f := facts{token: e.token, fetching: e.fetching, due: e.due || e.untold, failure: e.cooling(now)}
+	if e.failures != nil {
+		f.last = e.failures.last
+	}
+	return f
+}
+
+// A finding is what a load found under the key of a step.
+type finding struct {
+	step    *step
+	mark    uint64
+	gone    uint64
+	version uint64 // see Entry.Version
+	tok     *held  // nil: no record, or a useless one
+}
+
+// A lack is what the storage has to be told of a step, because it never heard or
+// has lost it.
+type lack struct {
+	step *step
+	mark uint64 // 0: no mark
+	bury bool   // a tombstone
+	seen uint64 // the version to be buried
+}
+
+// A saving says how a flight has to save a new token.
+type saving struct {
+	floor    uint64 // the new stamp has to be higher
+	stored   uint64 // version of the entry to be replaced
+	previous *held  // the token known before; nil: none
+}
+
+// facts are what State shows of one step.
+type facts struct {
+	token    *held // nil: none
+	live     bool
+	fetching bool
+	due      bool     // a tombstone, or a mark, isn't in the storage yet
+	failure  *failure // that is still remembered; nil: none
+	last     *failure // the last one, remembered or not; nil: none
+}

@@ -1,0 +1,160 @@
+// What the fetches of one step tell a ledger, and ask it: failures, refresh tokens. The lock
+// is pipeline_ledger.go's.
+
+package requestforge
+
+import (
+	"slices"
+	"time"
+
+	"github.com/requestforge/requestforge/internal/trial"
+)
+
+// cooling returns the failure of s while the step cools down, else nil.
+func (l *ledger) cooling(s *step, now time.Time) *failure {
+	return at(l, s, func(e *entry) *failure { return e.cooling(now) })
+}
+
+// fail remembers err, the outcome of a fetch of s with the secrets read that began in epoch. It returns the failure and the number of failures in a row. If
+// everything was forgotten since, fail changes nothing and returns nil.
+func (l *ledger) fail(s *step, err *AuthError, read reading, epoch int, now time.Time) (cur *failure, inRow int) {
+	cur = at(l, s, func(e *entry) *failure {
+		if l.epoch != epoch {
+			return nil
+		}
+		f := e.failed()
+		wait := coolDown(err, f.inRow, l.graph.coolDown, l.graph.maxCoolDown)
+		f.add((&failure{err: err, at: now, until: now.Add(wait), gone: e.gone, read: read}).after(f.cur))
+		inRow = f.inRow
+		return f.cur
+	})
+	return cur, inRow
+}
+
+// forgive notes the crash err of a fetcher for State alone, once: the step then
+// doesn't cool down. It returns false for the second crash in a row.
+func (l *ledger) forgive(s *step, err *AuthError, now time.Time) bool {
+	return at(l, s, func(e *entry) bool { return e.failed().forgive(&failure{err: err, at: now, until: now}) })
+}
+
+// failWith remembers a peer's failure of s. The storage may return the failure
+// that this process saved itself, with an end later by up to slack.
+func (l *ledger) failWith(s *step, f *failure, slack time.Duration) {
+	at(l, s, func(e *entry) struct{} { e.failed().replace(f, slack); return struct{}{} })
+}
+
+// inherit makes f, a parent's failure that still lasts, that of s: until it ends, callers
+// need no flight. nil changes nothing.
+func (l *ledger) inherit(s *step, f *failure) {
+	if f != nil {
+		at(l, s, func(e *entry) struct{} { e.failed().cur, e.failures.last = f, f; return struct{}{} })
+	}
+}
+
+// mayBlame reports whether the parents may be blamed for a refusal by the auth
+// server of s.
+func (l *ledger) mayBlame(s *step, parents []*held, now time.Time) bool {
+	return at(l, s, func(e *entry) bool { return e.failures.mayBlame(parents, now) })
+}
+
+// suspectParents reports whether the auth server of s, a subject's step, may be asked with
+// newer tokens than those shared ones that it has refused; see suspicions.
+func (l *ledger) suspectParents(s *step, parents []*held, now time.Time) bool {
+	return at(l, s, func(e *entry) bool {
+		v, steps := make(stamps, len(l.graph.steps)), []*step(nil)
+		for _, h := range parents {
+			v[h.step.index], steps = h.stamp(), append(steps, h.step)
+		}
+		if f := e.failed(); !f.suspicions.may(now) || !l.up.suspect(v, steps, now) {
+			return false
+		}
+		e.failures.suspicions.begin(now)
+		return true
+	})
+}
+
+// mayWait reports whether the auth server of s, which has refused the parents, may
+// not know one of them yet.
+func (l *ledger) mayWait(s *step, parents []*held, now time.Time) bool {
+	return at(l, s, func(e *entry) bool { return e.failures.mayWait(parents, now) })
+}
+
+// parentsWork notes that the auth server of s has taken its parents.
+func (l *ledger) parentsWork(s *step) {
+	at(l, s, func(e *entry) struct{} {
+		if e.failures != nil {
+			e.failures.vain, e.failures.waited, e.failures.suspicions = time.Time{}, false, suspicions{}
+		}
+		return struct{}{}
+	})
+}
+
+// blamedInVain notes that newer parents of s changed nothing.
+func (l *ledger) blamedInVain(s *step, now time.Time) {
+	at(l, s, func(e *entry) struct{} { e.failed().vain = now; return struct{}{} })
+}
+
+// asParent returns the trial of h, a shared token that the auth server of a subject's step
+// may not know yet: one for all subjects.
+func (l *ledger) asParent(h *held, now time.Time) *trial.Trial {
+	return at(l, h.step, func(*entry) *trial.Trial {
+		t := h.tried()
+		if t.asParent == nil {
+			t.asParent = trial.New(now)
+		}
+		return t.asParent
+	})
+}
+
+// has reports whether a token that is kept has the text of h, or its refresh token.
+func (l *ledger) has(h *held) bool {
+	return locked(l, func() bool {
+		return slices.ContainsFunc(l.entries, func(e entry) bool {
+			t := e.token
+			return t != nil && (t.tok.AccessToken == h.tok.AccessToken || t.tok.RefreshToken != "" && t.tok.RefreshToken == h.tok.RefreshToken)
+		})
+	})
+}
+
+// waitedInVain notes that the auth server of s still refused young parents later.
+func (l *ledger) waitedInVain(s *step) {
+	at(l, s, func(e *entry) struct{} { e.failed().waited = true; return struct{}{} })
+}
+
+// refreshable returns the newest token of s if its refresh token may be sent,
+// else nil.
+func (l *ledger) refreshable(s *step) *held {
+	return at(l, s, func(e *entry) *held {
+		if e.token == nil || e.token.tok.RefreshToken == "" || e.token.stamp() <= e.spent {
+			return nil
+		}
+		return e.token
+	})
+}
+
+// spend notes that the refresh token of h must not be sent again.
+func (l *ledger) spend(h *held) {
+	at(l, h.step, func(e *entry) struct{} { e.spend(h.stamp()); return struct{}{} })
+}
+
+// doubtAbout notes that it stays open whether the refresh token of h was spent. It
+// reports whether that has been open for so long that a login is due.
+func (l *ledger) doubtAbout(h *held, now time.Time) bool {
+	return at(l, h.step, func(e *entry) bool { return e.doubtAbout(h.stamp(), now) })
+}
+
+// owes reports whether a tombstone of s isn't in the storage yet.
+func (l *ledger) owes(s *step) bool {
+	_, due := l.tombstone(s)
+	return due
+}
+
+// owing reports whether dropping l would lose something: a tombstone or a mark that isn't
+// in the storage yet, or a refresh token that isn't there, which alone says of all of them.
+func (l *ledger) owing(alone bool) bool {
+	return locked(l, func() bool {
+		return slices.ContainsFunc(l.entries, func(e entry) bool {
+			return (e.due || e.untold) && !alone || e.token != nil && e.token.tok.RefreshToken != "" && e.token.stamp() > e.spent && (alone || e.token.unsaved)
+		})
+	})
+}

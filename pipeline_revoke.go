@@ -1,0 +1,195 @@
+// The auth server hears of tokens that nobody needs any more. Which those are is said by
+// pipeline_logout.go, and by a flight that has saved its token, or has come to nothing.
+
+package requestforge
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/cenkalti/backoff/v4"
+
+	"github.com/requestforge/requestforge/internal/flight"
+)
+
+// maxReplaced bounds the tokens that wait for the end of their grace. More are left to
+// end by themselves.
+const maxReplaced = 10_000
+
+// revokeTime bounds a revocation of a step whose fetch has no bound.
+const revokeTime = 30 * time.Second
+
+// revoker revokes tokens.
+//
+// The invariant: a token is revoked once, and never while a step of the same owner, or one
+// that all share, has a token with the same text. No request waits for that.
+type revoker struct {
+	grace    time.Duration // PipelineConfig.RevokeReplaced; 0: what is replaced stays
+	asker    *asker
+	counters *counters
+
+	mu      sync.Mutex
+	waiting map[*replaced]struct{} // for the end of their grace; guarded by mu
+	closed  bool                   // guarded by mu
+}
+
+// party is whose tokens are revoked.
+type party interface {
+	// needs reports whether a step has a token with the text of h, or its refresh token:
+	// the same session.
+	needs(h *held) bool
+	// parentOf returns the token of a step that a revocation may need.
+	parentOf(ctx context.Context, p *step) (*Token, error)
+	// farewell is what Step.Revoke is told of h.
+	farewell(ctx context.Context, h *held, parent func(context.Context, *step) (*Token, error)) (Input, error)
+	// hanging counts the functions of a step that were left behind, its fetchers aside.
+	hanging(s *step) *flight.Limit
+	// self is the party's ledger, and the log of what concerns it.
+	self() (*ledger, eventLog)
+}
+
+// replaced is a token that waits for the end of its grace.
+type replaced struct {
+	ending
+	party party
+	timer *time.Timer
+}
+
+// later revokes h, which a newer token has replaced, after the grace.
+func (r *revoker) later(ctx context.Context, of party, h ending) {
+	w := &replaced{ending: h, party: of}
+	ctx = flight.Detach(ctx)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed || len(r.waiting) >= maxReplaced {
+		r.counters.steps[h.step.index].revokeFailures.Add(1)
+		return
+	}
+	if r.waiting == nil {
+		r.waiting = make(map[*replaced]struct{})
+	}
+	r.waiting[w] = struct{}{}
+	w.timer = time.AfterFunc(r.grace, func() {
+		if r.take(w) {
+			_ = r.revoke(ctx, of, h, of.parentOf) // counted, and logged
+		}
+	})
+}
+
+// take reports whether w still waits, which it does no more.
+func (r *revoker) take(w *replaced) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	_, ok := r.waiting[w]
+	delete(r.waiting, w)
+	return ok
+}
+
+// takeOf returns the tokens of a ledger that wait, which they do no more.
+func (r *revoker) takeOf(l *ledger) (all []ending) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for w := range r.waiting {
+		if own, _ := w.party.self(); own == l {
+			w.timer.Stop()
+			delete(r.waiting, w)
+			all = append(all, w.ending)
+		}
+	}
+	return all
+}
+
+// close forgets the tokens that wait.
+func (r *revoker) close() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.closed = true
+	for w := range r.waiting {
+		w.timer.Stop()
+	}
+	clear(r.waiting)
+}
+
+// now revokes h in the background: a token that was fetched for nothing.
+func (r *revoker) now(ctx context.Context, of party, h ending) {
+	ctx = flight.Detach(ctx)
+	go func() { _ = r.revoke(ctx, of, h, of.parentOf) }() // counted, and logged
+}
+
+// revoke has the auth server end h. parent returns the token of a step that the revocation
+// may need.
+func (r *revoker) revoke(ctx context.Context, of party, h ending, parent func(context.Context, *step) (*Token, error)) error {
+	s := h.step
+	if of.needs(h.held) {
+		return nil
+	}
+	l, events := of.self()
+	mark := &fetchMark{ledger: l, step: s}
+	mark.epoch.Store(int64(l.now()))
+	defer mark.over.Store(true)
+	ctx = context.WithValue(withSendCount(ctx, nil), fetchKey{}, mark)
+	in, err := of.farewell(ctx, h.held, parent)
+	if err == nil {
+		err = r.ask(ctx, of, s, in)
+	}
+	counters := &r.counters.steps[s.index]
+	if err != nil && !h.over(err) {
+		counters.revokeFailures.Add(1)
+		events.log(ctx, slog.LevelWarn, "revocation failed", s, slog.Any("error", err))
+		return err
+	}
+	counters.revocations.Add(1)
+	events.log(ctx, slog.LevelInfo, "token revoked at the auth server", s)
+	return nil
+}
+
+// over reports whether err means that the auth server has ended the token before, as was
+// known here. A refresh token may have outlived the token, and what is wrong with the
+// client says nothing of either (RFC 6749 §5.2).
+func (h *ending) over(err error) bool {
+	auth, ok := err.(*AuthError)
+	if !ok || h.live || h.tok.RefreshToken != "" || auth.StatusCode/100 != 4 || transient(auth) {
+		return false
+	}
+	switch auth.Code {
+	case "invalid_client", "unauthorized_client", "invalid_request":
+		return false
+	}
+	return true
+}
+
+// ask calls Step.Revoke until it has worked, or there is no try or time left.
+func (r *revoker) ask(ctx context.Context, of party, s *step, in Input) error {
+	bound := s.timeout
+	if bound <= 0 {
+		bound = revokeTime
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, bound, &fetchTimeout{after: bound, own: s.Timeout != 0})
+	defer cancel()
+	waits := backoff.NewExponentialBackOff(backoff.WithInitialInterval(200*time.Millisecond), backoff.WithMaxInterval(maxTryWait), backoff.WithMaxElapsedTime(0))
+	for try := 0; ; try++ {
+		slot, err := r.asker.enter(ctx, s)
+		if err != nil {
+			return inStep(s, err)
+		}
+		_, err = flight.Bounded(ctx, of.hanging(s), func(ctx context.Context) (struct{}, error) {
+			return struct{}{}, s.Revoke(withoutSends(ctx), in)
+		}, nil)
+		slot.Free()
+		if err == nil {
+			return nil
+		}
+		if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+			err = context.Cause(ctx) // which says more
+		}
+		failed := inStep(s, err)
+		_, events := of.self()
+		failed.Subject = events.about
+		if ctx.Err() != nil || try >= r.asker.retries || !transient(failed) || !pause(ctx, waits.NextBackOff(), failed) {
+			return failed
+		}
+	}
+}

@@ -1,0 +1,268 @@
+// The subjects in the memory of a process, each with a ledger below the ledger of the
+// shared steps, and which subjects are dropped. pipeline.go finds the subject of a context.
+
+package requestforge
+
+import (
+	"cmp"
+	"container/list"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+	"unsafe"
+
+	"github.com/puzpuzpuz/xsync/v4"
+
+	"github.com/requestforge/requestforge/internal/flight"
+)
+
+// subject is the state of one subject in a process, without a goroutine or a timer.
+type subject struct {
+	used                    atomic.Int64 // when the order of subjects.idle was told last, in Unix nanoseconds
+	ledger                  ledger
+	name                    string                 // see nameOf
+	flights                 []flight.Flight[*held] // of the subject's own steps
+	fetchers, hooks, givens flight.Limit           // left behind
+	idle                    *list.Element          // of subjects.idle; guarded by subjects.mu
+	callers                 int                    // callers who may begin a flight; guarded likewise
+}
+
+// subjectOfOne is a subject of a single step, in one allocation. The hot path reads two
+// adjacent lines of cache of a subject with a short name.
+type subjectOfOne struct {
+	short [56]byte // the bytes of a short name; written once, before the subject is published
+	subject
+	entries [1]entry
+	flights [1]flight.Flight[*held]
+}
+
+// call sets the name of the subject.
+func (s *subjectOfOne) call(name string) {
+	if len(name) > len(s.short) {
+		s.name = strings.Clone(name)
+		return
+	}
+	s.name = unsafe.String(&s.short[0], copy(s.short[:], name))
+}
+
+// pinned reports whether dropping the subject would lose anything: a fetch under way, a
+// logout not stored yet, or a refresh token stored nowhere else. alone says that nothing is
+// stored elsewhere. The caller holds subjects.mu, so that no flight begins meanwhile.
+func (s *subject) pinned(alone bool) bool {
+	return s.callers > 0 || slices.ContainsFunc(s.ledger.own(), func(st *step) bool { return s.flight(st).Busy() }) || s.ledger.owing(alone)
+}
+
+// flight returns the flight of an own step of the subject.
+func (s *subject) flight(st *step) *flight.Flight[*held] {
+	return &s.flights[st.index-s.ledger.graph.shared]
+}
+
+// subjects are the subjects in memory.
+//
+// The invariant: an ID has at most one subject at a time, and a subject that has callers or
+// is pinned stays. Beyond max, the subjects idle longest are dropped, with a precision of a
+// second if there are many. A nil subjects is empty.
+type subjects struct {
+	graph    *graph
+	up       *ledger
+	max      int
+	own      *MemoryStorage // the pipeline's own, which loses dropped subjects; nil: another storage
+	counters *counters
+
+	kept *xsync.Map[string, *subject] // by name; written under mu, read without
+
+	mu     sync.Mutex
+	idle   list.List // every subject, the last used first; guarded by mu
+	closed bool      // guarded by mu
+
+	label  func(id string) string // the name of a subject in log records
+	labels map[string]string      // by name, if the ID isn't the name; guarded by mu
+
+	fetchers, hooks *flight.Limit // of all subjects, left behind
+}
+
+const (
+	// Of more than exactSubjects the order of use is told once a usedEvery: to tell
+	// costs a lock, and a few lines of cache.
+	exactSubjects = 100
+	usedEvery     = time.Second
+
+	// dropTries bounds the search for a subject to drop.
+	dropTries = 64
+)
+
+func newSubjects(g *graph, up *ledger, most int, own *MemoryStorage, c *counters, label func(id string) string) *subjects {
+	return &subjects{graph: g, up: up, max: cmp.Or(most, defaultSubjects), own: own, counters: c, label: label, labels: make(map[string]string), kept: xsync.NewMap[string, *subject](), fetchers: flight.NewLimit(maxHangingInAll), hooks: flight.NewLimit(maxHangingInAll)}
+}
+
+// get returns the subject of a name, or nil.
+func (ss *subjects) get(name string) *subject {
+	s, _ := ss.kept.Load(name)
+	return s
+}
+
+// use records a use of the subject. It never waits: among many concurrent callers the order
+// of use says little.
+func (ss *subjects) use(s *subject, now time.Time) {
+	if ss.max > exactSubjects && now.UnixNano()-s.used.Load() < int64(usedEvery) || !ss.mu.TryLock() {
+		return
+	}
+	defer ss.mu.Unlock()
+	s.used.Store(now.UnixNano())
+	ss.idle.MoveToFront(s.idle) // of another list, and so nowhere, if the subject was dropped
+}
+
+// enter returns the subject of an ID, newly made if necessary, for a caller who may begin a
+// flight until leave.
+func (ss *subjects) enter(id string) *subject {
+	name := nameOf(id)
+	var made *subject // before the lock: an ID may be long
+	var label string
+	if ss.get(name) == nil {
+		made = ss.make(name, id)
+	}
+	if name != id {
+		label = ss.label(id)
+	}
+	ss.mu.Lock()
+	defer ss.mu.Unlock()
+	s := ss.get(name)
+	if s == nil {
+		if s = made; s == nil { // dropped a moment ago
+			s = ss.make(name, id)
+		}
+		ss.kept.Store(s.name, s)
+		if label != "" {
+			ss.labels[s.name] = label
+		}
+		s.idle = ss.idle.PushFront(s)
+		if ss.closed {
+			flight.CloseAll(s.flights)
+		}
+	}
+	s.callers++
+	s.used.Store(time.Now().UnixNano())
+	ss.idle.MoveToFront(s.idle)
+	ss.dropLocked()
+	return s
+}
+
+// make returns a new subject. The name may be part of a request, so make copies the name to
+// let the request go.
+func (ss *subjects) make(name, id string) *subject {
+	var s *subject
+	if n := len(ss.graph.steps) - ss.graph.shared; n == 1 {
+		one := new(subjectOfOne)
+		one.call(name)
+		s = &one.subject
+		s.flights, s.ledger.entries = one.flights[:], one.entries[:]
+	} else {
+		s = &subject{name: strings.Clone(name), flights: make([]flight.Flight[*held], n), ledger: ledger{entries: make([]entry, n)}}
+	}
+	s.fetchers.Set(maxHanging, ss.fetchers)
+	s.hooks.Set(maxHanging, ss.hooks)
+	s.givens.Set(maxHanging, nil) // a herd of one subject's given tokens may exceed the bound for all subjects
+	s.ledger.begin(ss.graph, ss.up, keyOf(id))
+	return s
+}
+
+// pin is enter for a subject at hand; false: the subject was dropped.
+func (ss *subjects) pin(s *subject) bool {
+	ss.mu.Lock()
+	defer ss.mu.Unlock()
+	if s.ledger.dropped.Load() {
+		return false
+	}
+	s.callers++
+	return true
+}
+
+// leave ends enter or pin.
+func (ss *subjects) leave(s *subject) {
+	ss.mu.Lock()
+	defer ss.mu.Unlock()
+	s.callers--
+	ss.dropLocked()
+}
+
+// dropLocked drops the subjects idle longest, except pinned subjects, down to max. A pinned
+// subject counts as used, so that the next search looks at other subjects.
+func (ss *subjects) dropLocked() {
+	for range dropTries {
+		if ss.idle.Len() <= ss.max {
+			return
+		}
+		s := ss.idle.Back().Value.(*subject)
+		if s.pinned(ss.own != nil) {
+			ss.idle.MoveToFront(s.idle)
+			continue
+		}
+		ss.idle.Remove(s.idle)
+		ss.kept.Delete(s.name)
+		delete(ss.labels, s.name)
+		s.ledger.dropped.Store(true)
+		ss.counters.evicted.Add(1)
+		if ss.own != nil {
+			for _, st := range s.ledger.own() {
+				ss.own.drop(st.key + s.ledger.whose.suffix())
+			}
+		}
+	}
+}
+
+// all returns every subject.
+func (ss *subjects) all() []*subject {
+	if ss == nil {
+		return nil
+	}
+	var all []*subject
+	ss.kept.Range(func(_ string, s *subject) bool {
+		all = append(all, s)
+		return true
+	})
+	return all
+}
+
+// labelled returns every subject with a label.
+func (ss *subjects) labelled(label string) []*subject {
+	var found []*subject
+	for _, s := range ss.all() {
+		if ss.labelOf(s) == label {
+			found = append(found, s)
+		}
+	}
+	return found
+}
+
+// labelOf returns the label of a subject. A short name is the ID.
+func (ss *subjects) labelOf(s *subject) string {
+	if len(s.name) <= maxKept {
+		return ss.label(s.name)
+	}
+	ss.mu.Lock()
+	defer ss.mu.Unlock()
+	return ss.labels[s.name]
+}
+
+// len returns how many there are.
+func (ss *subjects) len() int {
+	if ss == nil {
+		return 0
+	}
+	return ss.kept.Size()
+}
+
+// close ends fetches without waiting callers, now and later.
+func (ss *subjects) close() {
+	if ss == nil {
+		return
+	}
+	ss.mu.Lock()
+	defer ss.mu.Unlock()
+	ss.closed = true
+	for _, s := range ss.all() {
+		flight.CloseAll(s.flights)
+	}
+}
