@@ -277,9 +277,8 @@ func (p *Pipeline) liveFor(ctx context.Context, s *step) *Token {
 	if h == nil {
 		return nil
 	}
-	now := time.Now()
-	p.subjects.use(sub, now)
-	if h.edge == 0 || now.UnixNano() < h.edge {
+	p.subjects.use(sub)
+	if h.edge == 0 || time.Now().UnixNano() < h.edge {
 		return h.handOut()
 	}
 	return p.atEdge(ctx, &sub.ledger, h, func() (*flights, func()) { return p.flightsKept(id, sub) })

@@ -158,7 +158,9 @@ type PipelineConfig struct {
 	Subject func(ctx context.Context) (string, error)
 
 	// MaxSubjects is the number of subjects in memory. Beyond the number, the pipeline
-	// drops the subjects idle longest; their next request costs a load or a fetch. The
+	// drops the subjects idle longest; their next request costs a load or a fetch. A
+	// subject in use stays, however many others come: of more than 100 subjects, those
+	// count as in use that have asked since a quarter of the number came. The
 	// pipeline never drops a subject with a fetch under way, with a logout or a revocation
 	// still to be stored, or with a refresh token that is stored nowhere else: with Storage
 	// nil, no subject with a refresh token. Zero means 10,000.

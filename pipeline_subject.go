@@ -10,7 +10,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"time"
 	"unsafe"
 
 	"github.com/puzpuzpuz/xsync/v4"
@@ -20,7 +19,7 @@ import (
 
 // subject is the state of one subject in a process, without a goroutine or a timer.
 type subject struct {
-	used                    atomic.Int64 // when the order of subjects.idle was told last, in Unix nanoseconds
+	moved                   atomic.Uint64 // subjects.made when the subject came to the front of subjects.idle last
 	ledger                  ledger
 	name                    string                 // see nameOf
 	flights                 []flight.Flight[*held] // of the subject's own steps
@@ -62,8 +61,9 @@ func (s *subject) flight(st *step) *flight.Flight[*held] {
 // subjects are the subjects in memory.
 //
 // The invariant: an ID has at most one subject at a time, and a subject that has callers or
-// is pinned stays. Beyond max, the subjects idle longest are dropped, with a precision of a
-// second if there are many. A nil subjects is empty.
+// is pinned stays. Beyond max, the subjects idle longest are dropped. If there are many, idle
+// is measured in new subjects, with a precision of a quarter of max: a subject in use stays,
+// however fast others come. A nil subjects is empty.
 type subjects struct {
 	graph    *graph
 	up       *ledger
@@ -72,6 +72,8 @@ type subjects struct {
 	counters *counters
 
 	kept *xsync.Map[string, *subject] // by name; written under mu, read without
+
+	made atomic.Uint64 // how many subjects have ever come; written under mu
 
 	mu     sync.Mutex
 	idle   list.List // every subject, the last used first; guarded by mu
@@ -84,10 +86,9 @@ type subjects struct {
 }
 
 const (
-	// Of more than exactSubjects the order of use is told once a usedEvery: to tell
-	// costs a lock, and a few lines of cache.
+	// Of more than exactSubjects the exact order of use isn't kept: it costs each use a
+	// lock and a few lines of cache.
 	exactSubjects = 100
-	usedEvery     = time.Second
 
 	// dropTries bounds the search for a subject to drop.
 	dropTries = 64
@@ -105,13 +106,19 @@ func (ss *subjects) get(name string) *subject {
 
 // use records a use of the subject. It never waits: among many concurrent callers the order
 // of use says little.
-func (ss *subjects) use(s *subject, now time.Time) {
-	if ss.max > exactSubjects && now.UnixNano()-s.used.Load() < int64(usedEvery) || !ss.mu.TryLock() {
+func (ss *subjects) use(s *subject) {
+	if ss.max > exactSubjects && ss.made.Load()-s.moved.Load() <= uint64(ss.max/4) || !ss.mu.TryLock() {
 		return
 	}
 	defer ss.mu.Unlock()
-	s.used.Store(now.UnixNano())
-	ss.idle.MoveToFront(s.idle) // of another list, and so nowhere, if the subject was dropped
+	ss.moveLocked(s)
+}
+
+// moveLocked notes that the subject is the last used. A dropped subject is in no list, and so
+// nothing moves.
+func (ss *subjects) moveLocked(s *subject) {
+	s.moved.Store(ss.made.Load())
+	ss.idle.MoveToFront(s.idle)
 }
 
 // enter returns the subject of an ID, newly made if necessary, for a caller who may begin a
@@ -137,14 +144,14 @@ func (ss *subjects) enter(id string) *subject {
 		if label != "" {
 			ss.labels[s.name] = label
 		}
+		ss.made.Add(1)
 		s.idle = ss.idle.PushFront(s)
 		if ss.closed {
 			flight.CloseAll(s.flights)
 		}
 	}
 	s.callers++
-	s.used.Store(time.Now().UnixNano())
-	ss.idle.MoveToFront(s.idle)
+	ss.moveLocked(s)
 	ss.dropLocked()
 	return s
 }
@@ -196,7 +203,7 @@ func (ss *subjects) dropLocked() {
 		}
 		s := ss.idle.Back().Value.(*subject)
 		if s.pinned(ss.own != nil) {
-			ss.idle.MoveToFront(s.idle)
+			ss.moveLocked(s)
 			continue
 		}
 		ss.idle.Remove(s.idle)

@@ -539,6 +539,26 @@ func TestSubjectsRefreshKeepsTheCoolDownOfASharedStep(t *testing.T) {
 	})
 }
 
+// Whoever is in use stays, however many others come, and however fast.
+func TestSubjectInUseStays(t *testing.T) {
+	for _, most := range []int{1, 50, 400} {
+		t.Run(fmt.Sprint(most), func(t *testing.T) {
+			logins := map[string]int{}
+			p := pipeline(t, rf.PipelineConfig{Subject: userOf, MaxSubjects: most + 1, Steps: []rf.Step{{Name: "user", PerSubject: true, Fetcher: rf.FetcherFunc(func(_ context.Context, in rf.Input) (*rf.Token, error) {
+				logins[in.Subject]++
+				return &rf.Token{AccessToken: in.Subject}, nil
+			})}}})
+			for i := range 10 * most {
+				for _, user := range []string{"busy", fmt.Sprint(i)} {
+					_, err := p.Token(as(t.Context(), user))
+					require.NoError(t, err)
+				}
+			}
+			require.Equal(t, 1, logins["busy"])
+		})
+	}
+}
+
 func TestSubjectsBeyondTheMaximumAreDropped(t *testing.T) {
 	for _, stored := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
