@@ -65,18 +65,8 @@ test:
 	done; \
 	echo "== all of $(words $(MODULES)) modules passed in $$(($$(date +%s) - begin)) s"
 
-# Without a policy that says no, Debian starts what it installs; the tests start
-# servers of their own.
 servers:
-	@command -v redis-server >/dev/null && exit 0; \
-	if [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then \
-		echo "the tests need redis-server 7.0 or later: apt-get install redis-server"; exit 1; \
-	fi; \
-	policy=/usr/sbin/policy-rc.d; \
-	[ -e $$policy ] || { printf '#!/bin/sh\nexit 101\n' >$$policy; chmod +x $$policy; mine=$$policy; }; \
-	export DEBIAN_FRONTEND=noninteractive; \
-	apt-get update -qq && apt-get install -y -qq --no-install-recommends redis-server >/dev/null; \
-	status=$$?; [ -z "$$mine" ] || rm -f "$$mine"; exit $$status
+	@command -v redis-server >/dev/null || { echo "the tests need redis-server 7.0 or later"; tools/apt-install.sh redis-server; }
 
 format:
 	@list=$$(gofmt -l $(GOFILES)) || exit 1; \

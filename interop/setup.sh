@@ -21,17 +21,5 @@ node -e 'const [a, b] = process.versions.node.split(".").map(Number); process.ex
 )
 
 command -v docker-registry >/dev/null && exit 0
-if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
-	fail "the tests need docker-registry 2.8 or later: apt-get install docker-registry"
-fi
-# Without a policy that says no, Debian starts what it installs; the tests start
-# servers of their own.
-policy=/usr/sbin/policy-rc.d
-if [ ! -e $policy ]; then
-	trap 'rm -f $policy' EXIT
-	printf '#!/bin/sh\nexit 101\n' >$policy
-	chmod +x $policy
-fi
-export DEBIAN_FRONTEND=noninteractive
-apt-get update -qq
-apt-get install -y -qq --no-install-recommends docker-registry >/dev/null
+echo "interop: the tests need docker-registry 2.8 or later" >&2
+exec ../tools/apt-install.sh docker-registry

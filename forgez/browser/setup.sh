@@ -18,16 +18,5 @@ fi
 for name in chromium chromium-browser google-chrome; do
 	command -v $name >/dev/null && exit 0
 done
-if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
-	fail "the tests need Chromium: apt-get install chromium"
-fi
-# Without a policy that says no, Debian starts what it installs.
-policy=/usr/sbin/policy-rc.d
-if [ ! -e $policy ]; then
-	trap 'rm -f $policy' EXIT
-	printf '#!/bin/sh\nexit 101\n' >$policy
-	chmod +x $policy
-fi
-export DEBIAN_FRONTEND=noninteractive
-apt-get update -qq
-apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core >/dev/null
+echo "forgez: the tests need Chromium" >&2
+exec ../../tools/apt-install.sh chromium fonts-dejavu-core
