@@ -22,6 +22,7 @@ func (r *repository) compare(out io.Writer, modules []goModule, version string) 
 			return err
 		}
 		if last == "" {
+			fmt.Fprintf(out, "%s: no tag of an earlier release, so nothing to compare the API with\n", m.path)
 			continue
 		}
 		report, err := r.report(m, last)

@@ -9,14 +9,16 @@
 //
 // With -check all of that happens in a scratch clone of what is committed. There the tags
 // become a module proxy, and a stranger's module gets every module from it and is built: at
-// that version, and with a newer root module under the same others. Without a version the
-// next one is checked.
+// that version, and the root at that version under the others of the release before.
+// Without a version the next one is checked.
 //
 // From the second release on, the exported API of each module is compared with that of the
 // release before. From v1 on, an incompatible change needs another major version.
 package main
 
 import (
+	"cmp"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -67,8 +69,8 @@ func run(out io.Writer, version string, apart []string, check bool) error {
 	return r.check(out, version, scratch)
 }
 
-// release makes the release.
-func (r *repository) release(out io.Writer, version string) error {
+// release makes the release. After an error the repository is as it was before.
+func (r *repository) release(out io.Writer, version string) (err error) {
 	if err := r.ready(version); err != nil {
 		return err
 	}
@@ -79,13 +81,22 @@ func (r *repository) release(out io.Writer, version string) error {
 	if err := r.compare(out, modules, version); err != nil {
 		return err
 	}
+	head, err := r.git("rev-parse", "HEAD")
+	if err != nil {
+		return err
+	}
+	var tags []string
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, r.undo(strings.TrimSpace(head), tags))
+		}
+	}()
 	if err := r.require(modules, version); err != nil {
 		return err
 	}
 	if err := r.commit(version); err != nil {
 		return err
 	}
-	var tags []string
 	for _, m := range modules {
 		tag := m.tag(version)
 		if _, err := r.git("tag", "-a", tag, "-m", tag); err != nil {
@@ -139,26 +150,61 @@ func (r *repository) check(out io.Writer, version, scratch string) error {
 		fmt.Fprintf(out, "%s@%s: go get and go build work\n", m.path, version)
 	}
 
-	// The root alone has a newer release.
-	root, newer := modules[0], next(version)
-	if _, err := clone.git("commit", "-q", "--allow-empty", "-m", newer); err != nil {
+	return clone.mixed(out, s, modules, version)
+}
+
+// mixed tries the newer of two releases of the root with older releases of the other
+// modules. The two are the release at hand and the release before. Without one before, the
+// newer one is made up, with the same code, and only the choice of versions is tried.
+func (r *repository) mixed(out io.Writer, s *stranger, modules []goModule, version string) error {
+	root := modules[0]
+	used, versions := modules[:1], map[string]string{root.path: version}
+	older := ""
+	for _, m := range modules[1:] {
+		last, err := r.before(m, version)
+		if err != nil {
+			return err
+		}
+		if last == "" {
+			continue
+		}
+		if err := s.proxy.add(r, m, last); err != nil {
+			return err
+		}
+		used, versions[m.path], older = append(used, m), last, cmp.Or(older, last)
+	}
+	if last, err := r.before(root, version); err != nil {
+		return err
+	} else if last != "" { // what the others require
+		if err := s.proxy.add(r, root, last); err != nil {
+			return err
+		}
+	}
+	if older == "" {
+		newer := next(version)
+		if _, err := r.git("commit", "-q", "--allow-empty", "-m", newer); err != nil {
+			return err
+		}
+		if _, err := r.git("tag", root.tag(newer)); err != nil {
+			return err
+		}
+		if err := s.proxy.add(r, root, newer); err != nil {
+			return err
+		}
+		for _, m := range modules {
+			versions[m.path] = version
+		}
+		used, older, versions[root.path] = modules, version, newer
+	}
+	if err := s.builds(used, versions); err != nil {
+		err = fmt.Errorf("a stranger can't use %s@%s with the others at %s: %w", root.path, versions[root.path], older, err)
+		if semver.Major(version) == "v0" && semver.MajorMinor(version) != semver.MajorMinor(older) {
+			fmt.Fprintf(out, "%v\nBefore v1 that is no error in a new minor version.\n", err)
+			return nil
+		}
 		return err
 	}
-	if _, err := clone.git("tag", root.tag(newer)); err != nil {
-		return err
-	}
-	if err := p.add(clone, root, newer); err != nil {
-		return err
-	}
-	versions := map[string]string{}
-	for _, m := range modules {
-		versions[m.path] = version
-	}
-	versions[root.path] = newer
-	if err := s.builds(modules, versions); err != nil {
-		return fmt.Errorf("a stranger can't use %s@%s with the others at %s: %w", root.path, newer, version, err)
-	}
-	fmt.Fprintf(out, "%s@%s: go build works with the others at %s\n", root.path, versions[root.path], version)
+	fmt.Fprintf(out, "%s@%s: go build works with the others at %s\n", root.path, versions[root.path], older)
 	return nil
 }
 

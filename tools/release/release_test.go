@@ -111,12 +111,16 @@ func TestReleaseThatCannotBeIsRefused(t *testing.T) {
 				os.WriteFile(filepath.Join(r.dir, "new.go"), []byte("package r\n"), 0o644)
 			}
 			before := git(t, r, "tag", "--list")
+			head, status := git(t, r, "rev-parse", "HEAD"), git(t, r, "status", "--porcelain")
 			err := r.release(new(strings.Builder), c.version)
 			if err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("got %v, want %q in it", err, c.want)
 			}
 			if after := git(t, r, "tag", "--list"); after != before {
 				t.Errorf("there are tags %q", after)
+			}
+			if h, s := git(t, r, "rev-parse", "HEAD"), git(t, r, "status", "--porcelain"); h != head || s != status {
+				t.Errorf("it leaves changes: %s%s", h, s)
 			}
 		})
 	}
@@ -168,6 +172,53 @@ func TestCheckInstallsAsAStranger(t *testing.T) {
 			}
 			if tags := git(t, r, "tag", "--list"); tags != "" {
 				t.Errorf("the repository has tags %q", tags)
+			}
+		})
+	}
+}
+
+// What a release has changed before an error is undone.
+func TestReleaseThatFailsMidwayLeavesNothing(t *testing.T) {
+	r := scratch(t, nil)
+	head := git(t, r, "rev-parse", "HEAD")
+	git(t, r, "tag", "sub/v0.1.0/in/the/way") // no tag sub/v0.1.0 may be beside it
+	if err := r.release(new(strings.Builder), "v0.1.0"); err == nil || !strings.Contains(err.Error(), "sub/v0.1.0") {
+		t.Fatalf("got %v", err)
+	}
+	if got := git(t, r, "tag", "--list"); got != "sub/v0.1.0/in/the/way\n" {
+		t.Errorf("the tags are %q", got)
+	}
+	if h, s := git(t, r, "rev-parse", "HEAD"), git(t, r, "status", "--porcelain"); h != head || s != "" {
+		t.Errorf("it leaves changes: %s%s", h, s)
+	}
+}
+
+// The root's coming release is tried with the others of the release before.
+func TestCheckTriesTheRootUnderOlderModules(t *testing.T) {
+	gone := map[string]string{
+		"r.go":       "package r\n\n// Uno is 1.\nfunc Uno() int { return 1 }\n",
+		"sub/sub.go": "package sub\n\nimport \"example.com/u/r\"\n\n// Two is 2.\nfunc Two() int { return r.Uno() + 1 }\n",
+	}
+	for name, c := range map[string]struct {
+		version   string
+		change    map[string]string
+		want, err string
+	}{
+		"as it was":          {"", map[string]string{"r.go": "package r\n\n// One is 1.\nfunc One() int { return 2 - 1 }\n"}, "example.com/u/r@v0.1.1: go build works with the others at v0.1.0\n", ""},
+		"a patch that tears": {"", gone, "", "a stranger can't use example.com/u/r@v0.1.1 with the others at v0.1.0"},
+		"a minor before v1":  {"v0.2.0", gone, "Before v1 that is no error in a new minor version.\n", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := scratch(t, nil)
+			if err := r.release(new(strings.Builder), "v0.1.0"); err != nil {
+				t.Fatal(err)
+			}
+			commit(t, r, c.change)
+			var out strings.Builder
+			err := r.check(&out, c.version, t.TempDir())
+			if c.err == "" && (err != nil || !strings.HasSuffix(out.String(), c.want)) || c.err != "" && (err == nil || !strings.Contains(err.Error(), c.err)) {
+				t.Errorf("got %v, and it says\n%s", err, out.String())
 			}
 		})
 	}

@@ -94,6 +94,16 @@ func (r *repository) ready(version string) error {
 
 // last is the last version of the module of a folder, "" if it has none.
 func (r *repository) last(folder string) (string, error) {
+	return r.latest(folder, func(string) bool { return true })
+}
+
+// before is the last version of m before another one, "" if it has none.
+func (r *repository) before(m goModule, version string) (string, error) {
+	return r.latest(m.folder, func(v string) bool { return semver.Compare(v, version) < 0 })
+}
+
+// latest is the latest version of the module of a folder among those that may be, or "".
+func (r *repository) latest(folder string, may func(version string) bool) (string, error) {
 	tags, err := r.git("tag", "--list")
 	if err != nil {
 		return "", err
@@ -101,11 +111,23 @@ func (r *repository) last(folder string) (string, error) {
 	last := ""
 	for tag := range strings.FieldsSeq(tags) {
 		version, ok := strings.CutPrefix(tag, strings.TrimLeft(folder+"/", "/"))
-		if ok && semver.IsValid(version) && (last == "" || semver.Compare(version, last) > 0) {
+		if ok && semver.IsValid(version) && may(version) && (last == "" || semver.Compare(version, last) > 0) {
 			last = version
 		}
 	}
 	return last, nil
+}
+
+// undo deletes tags and what has changed since the commit head, at which nothing was left
+// to commit.
+func (r *repository) undo(head string, tags []string) error {
+	var errs []error
+	for _, tag := range tags {
+		_, err := r.git("tag", "-d", tag)
+		errs = append(errs, err)
+	}
+	_, err := r.git("reset", "-q", "--hard", head)
+	return errors.Join(append(errs, err)...)
 }
 
 // modules returns the modules with releases, each after those that it requires.
