@@ -44,12 +44,12 @@ var (
 
 // afterChallenge returns the token to send req with again, after a challenge of tok with the
 // parameters asked; nil if there is to be no replay. What the challenge costs the source is
-// charged to owed.
-func (t *AuthTransport) afterChallenge(x *exchange, r *rules, req *http.Request, tok *Token, asked map[string]string, owed *refund.Refund) *Token {
+// charged to toRefund.
+func (t *AuthTransport) afterChallenge(x *exchange, r *rules, req *http.Request, tok *Token, asked map[string]string, toRefund *refund.Refund) *Token {
 	if asked == nil {
 		return nil
 	}
-	next, err := t.answer(x, r, req, tok, asked, owed)
+	next, err := t.answer(x, r, req, tok, asked, toRefund)
 	if err != nil {
 		x.noteChallenge(req, "not answered: "+err.Error())
 		return nil
@@ -58,14 +58,14 @@ func (t *AuthTransport) afterChallenge(x *exchange, r *rules, req *http.Request,
 	return next
 }
 
-func (t *AuthTransport) answer(x *exchange, r *rules, req *http.Request, tok *Token, asked map[string]string, owed *refund.Refund) (*Token, error) {
+func (t *AuthTransport) answer(x *exchange, r *rules, req *http.Request, tok *Token, asked map[string]string, toRefund *refund.Refund) (*Token, error) {
 	wait := nextReplay(x, t, r.retry)
 	if wait < 0 {
 		return nil, errOutOfReplays
 	}
 	// Even if this request can't be replayed: others carry the token.
 	next, err := untilCancel(req, func(ctx context.Context) (*Token, error) {
-		return r.answerer.answer(refund.With(ctx, owed), tok, asked)
+		return r.answerer.answer(refund.With(ctx, toRefund), tok, asked)
 	})
 	switch {
 	case err != nil:

@@ -89,8 +89,8 @@ func (t *AuthTransport) tell(ctx context.Context, tok *Token) {
 // the login may need the connection.
 func (t *AuthTransport) replay(x *exchange, r *rules, req *http.Request, first sending, resp *http.Response, asked map[string]string) (_ *http.Response, err error) {
 	defer func() { roundtrip.CloseIfPanic(recover(), resp) }()
-	var owed, answered refund.Refund
-	ctx := refund.With(req.Context(), &owed)
+	var toRefund, answered refund.Refund
+	ctx := refund.With(req.Context(), &toRefund)
 	p := patience{known: first.known, most: trial.Longest}
 	if t.Retry == nil { // the caller is used to an answer at once
 		p.most = trial.Short
@@ -134,7 +134,7 @@ func (t *AuthTransport) replay(x *exchange, r *rules, req *http.Request, first s
 		}
 		answer.Request = x.caller
 		var done bool
-		if asked, done = t.settled(x, r, req, next, answer, &owed, &answered); done {
+		if asked, done = t.settled(x, r, req, next, answer, &toRefund, &answered); done {
 			return answer, nil
 		}
 		tok, resp = next, answer
@@ -163,13 +163,13 @@ func replayReason(tok, next *Token) ReplayReason {
 // has the parameters of a challenge, or is nil if tok was refused. A good resp pays back
 // the costs: it proves that the refusals before were real, or that the answer to a
 // challenge was enough.
-func (t *AuthTransport) settled(x *exchange, r *rules, req *http.Request, tok *Token, resp *http.Response, owed, answered *refund.Refund) (asked map[string]string, done bool) {
+func (t *AuthTransport) settled(x *exchange, r *rules, req *http.Request, tok *Token, resp *http.Response, toRefund, answered *refund.Refund) (asked map[string]string, done bool) {
 	if t.refused(x, r, tok, resp) {
 		return nil, false
 	}
 	keepCookies(x, tok, resp)
 	if accepts(resp) {
-		owed.Pay()
+		toRefund.Pay()
 	}
 	if resp.StatusCode < 400 {
 		answered.Pay()

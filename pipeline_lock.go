@@ -32,16 +32,16 @@ func (l *lease) held() bool {
 // leases are those that couldn't be given back.
 //
 // The invariant: each lease of tryLock that the flight has no use for is unlocked,
-// by a call that reports success, or lost, or among those owed or under way.
+// by a call that reports success, or lost, or among those kept for a later try or under way.
 type leases struct {
 	hanging *flight.Limit // calls of Unlock left behind
 
-	mu   sync.Mutex // guards owed
-	owed []*owedLease
+	mu    sync.Mutex // guards later
+	later []*unreleased
 }
 
-// owedLease is a lease that Unlock has failed on.
-type owedLease struct {
+// unreleased is a lease that Unlock has failed on.
+type unreleased struct {
 	*lease
 	tries int
 }
@@ -51,8 +51,8 @@ type owedLease struct {
 // is left for when another call of the storage has worked.
 const maxUnlocks, timedUnlocks = 16, 6
 
-// owe remembers o, and returns how soon to try again at the latest; 0: never.
-func (l *leases) owe(o *owedLease) time.Duration {
+// add remembers o, and returns how soon to try again at the latest; 0: never.
+func (l *leases) add(o *unreleased) time.Duration {
 	if o.tries++; o.tries >= maxUnlocks || !o.held() {
 		return 0
 	}
@@ -62,15 +62,15 @@ func (l *leases) owe(o *owedLease) time.Duration {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.owed = append(l.owed, o)
+	l.later = append(l.later, o)
 	return wait
 }
 
-// take returns all that are owed.
-func (l *leases) take() []*owedLease {
+// take returns all that are kept for a later try.
+func (l *leases) take() []*unreleased {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	owed := l.owed
-	l.owed = nil
-	return owed
+	later := l.later
+	l.later = nil
+	return later
 }

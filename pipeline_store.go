@@ -178,33 +178,33 @@ func (s *store) tryLock(ctx context.Context, key string) (*lease, error) {
 // unlock gives l back, and waits at most StorageTimeout for that. If the storage
 // fails, l is given back a little later, or as soon as a call of the storage works.
 func (s *store) unlock(ctx context.Context, l *lease) {
-	s.tryUnlock(ctx, &owedLease{lease: l})
+	s.tryUnlock(ctx, &unreleased{lease: l})
 }
 
-func (s *store) tryUnlock(ctx context.Context, o *owedLease) {
+func (s *store) tryUnlock(ctx context.Context, o *unreleased) {
 	_, err := bounded(context.WithoutCancel(ctx), s, opUnlock, func(ctx context.Context) (_ struct{}, err error) {
 		err = errors.New("a panic")
 		defer func() { // maybe long after the flight has left
 			if err != nil {
-				s.owe(ctx, o)
+				s.unlockLater(ctx, o)
 			}
 		}()
 		err = o.Unlock(ctx)
 		return struct{}{}, err
 	}, nil)
 	if errors.Is(err, flight.ErrFull) {
-		s.owe(ctx, o)
+		s.unlockLater(ctx, o)
 	}
 }
 
-// owe remembers o for a later try.
-func (s *store) owe(ctx context.Context, o *owedLease) {
-	if wait := s.leases.owe(o); wait > 0 {
+// unlockLater remembers o for a later try.
+func (s *store) unlockLater(ctx context.Context, o *unreleased) {
+	if wait := s.leases.add(o); wait > 0 {
 		time.AfterFunc(wait, func() { s.giveBack(ctx) })
 	}
 }
 
-// giveBack tries the leases that are owed once more.
+// giveBack tries the leases kept for a later try once more.
 func (s *store) giveBack(ctx context.Context) {
 	for _, o := range s.leases.take() {
 		go s.tryUnlock(ctx, o)

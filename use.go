@@ -85,9 +85,9 @@ func tokenFor(ctx context.Context, src TokenSource) (*Token, error) {
 
 // useAnother calls f once more after f returned first, a refusal of tok.
 func useAnother(ctx context.Context, src TokenSource, f func(context.Context, *Token) error, tok *Token, first error) error {
-	var owed refund.Refund
+	var toRefund refund.Refund
 	// An error of Invalidate is the source's storage's, which has no say here.
-	_ = src.Invalidate(refund.With(ctx, &owed), tok)
+	_ = src.Invalidate(refund.With(ctx, &toRefund), tok)
 	if ctx.Err() != nil {
 		return errors.Join(first, context.Cause(ctx))
 	}
@@ -101,9 +101,9 @@ func useAnother(ctx context.Context, src TokenSource, f func(context.Context, *T
 	switch err = f(ctx, next); {
 	case err == nil:
 		next.accept()
-		owed.Pay()
+		toRefund.Pay()
 	case errors.Is(err, ErrRefused):
-		_ = src.Invalidate(refund.With(ctx, &owed), next)
+		_ = src.Invalidate(refund.With(ctx, &toRefund), next)
 	}
 	return err
 }

@@ -190,7 +190,7 @@ var testedMutations = []tested{{
 	mutation: mutation{
 		name: "Use: an accepted second call proves nothing",
 		file: "use.go",
-		old:  "		owed.Pay()\n",
+		old:  "		toRefund.Pay()\n",
 		new:  "",
 	},
 	tests: "TestUseTellsOfAcceptances",

@@ -10,28 +10,28 @@ import (
 
 // allowance is what explains fetches.
 type allowance struct {
-	steps  int // of the login
-	down   int // steps below revocations
-	revs   int // revocations
-	logins int // from scratch
-	ends   int // tokens that end by themselves
-	futile int // invalidations that an API can cause which refuses everything
-	spoilt int // fetches
-	saves  int // that the storage failed
+	steps      int // of the login
+	down       int // steps below revocations
+	revs       int // revocations
+	logins     int // from scratch
+	ends       int // tokens that end by themselves
+	refusedAll int // invalidations that an API can cause which refuses everything
+	spoilt     int // fetches
+	saves      int // that the storage failed
 }
 
 func (a allowance) fetches() int {
-	return 3*a.down + 3*a.steps*a.logins + 3*a.ends + a.steps*a.futile + a.spoilt + a.saves
+	return 3*a.down + 3*a.steps*a.logins + 3*a.ends + a.steps*a.refusedAll + a.spoilt + a.saves
 }
 
 func (a allowance) tokens() int {
-	return a.revs + a.logins + a.ends + a.futile + a.spoilt + a.saves
+	return a.revs + a.logins + a.ends + a.refusedAll + a.spoilt + a.saves
 }
 
 func (a allowance) String() string {
 	return fmt.Sprintf("3 x %d steps below %d revocations, 3 x %d of %d logins, 3 x %d tokens that end by themselves, "+
 		"%d x %d invalidations while an API refuses everything, %d spoilt fetches, %d spoilt saves",
-		a.down, a.revs, a.steps, a.logins, a.ends, a.steps, a.futile, a.spoilt, a.saves)
+		a.down, a.revs, a.steps, a.logins, a.ends, a.steps, a.refusedAll, a.spoilt, a.saves)
 }
 
 // asked is what the auth server was asked for.
@@ -66,7 +66,7 @@ func (v *Verdict) explained(in Window) allowance {
 	}
 	for _, w := range v.run.Refusals {
 		if w.From <= in.To && w.To >= in.From {
-			a.futile += v.run.BucketSize + 1 + int((w.To-w.From)/v.run.BucketEvery)
+			a.refusedAll += v.run.BucketSize + 1 + int((w.To-w.From)/v.run.BucketEvery)
 		}
 	}
 	for _, every := range v.run.RenewEvery {

@@ -193,7 +193,7 @@ func TestEachRuleCanBeBroken(t *testing.T) {
 		"connections held for most of the wait":    {RuleHeld, func(r *Run) { wait(r, 20, 100*ms, 60*ms) }},
 		"a send that counts itself alone":          {RuleNumber, func(r *Run) { r.Sends[1].Number = 1 }},
 		"a send that counts one too many":          {RuleNumber, func(r *Run) { r.Sends[0].Number, r.Sends[1].Number = 2, 3 }},
-		"a send that counts too many futile tries": {RuleNumber, func(r *Run) { spoil(r, ms); r.Sends[1].Number = 5 }},
+		"a send that counts too many unsent tries": {RuleNumber, func(r *Run) { spoil(r, ms); r.Sends[1].Number = 5 }},
 		"goroutines left":                          {RuleGoroutines, func(r *Run) { r.Leaked = "one" }},
 		"a visit that nobody sent":                 {RuleLedger, func(r *Run) { r.Visits[0].N = 9 }},
 		"a send of no call":                        {RuleLedger, func(r *Run) { r.Sends[0].Hop = 2 }},

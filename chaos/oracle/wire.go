@@ -74,10 +74,10 @@ const LongWait = 50 * time.Millisecond
 func (v *Verdict) numbers(h *hop) {
 	last := 0
 	for _, s := range h.sends {
-		futile := s.Number - s.N
+		unsent := s.Number - s.N
 		switch {
-		case futile == 0:
-		case futile > 0 && futile <= v.run.RetryMax && s.Number > last &&
+		case unsent == 0:
+		case unsent > 0 && unsent <= v.run.RetryMax && s.Number > last &&
 			(v.authTrouble(s.Process, h.Began, s.Began) || v.loggedOut(s.Process, h.Began, s.Began)):
 		default:
 			v.report(RuleNumber, h.ID, "send %d of hop %d says that it is number %d", s.N, h.Hop.Hop, s.Number)
