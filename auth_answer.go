@@ -1,5 +1,5 @@
-// What an auth server has answered to a fetch that failed, for a program that wants to see
-// it. What is masked of an answer is internal/masked's.
+// The auth server's answer to a failed fetch, for programs that want to see the answer.
+// internal/masked says what is masked.
 
 package requestforge
 
@@ -14,7 +14,7 @@ import (
 // answersKey is the key of the *keptAnswers in the context of a fetch.
 type answersKey struct{}
 
-// keptAnswers says that answers are kept.
+// keptAnswers in a context says that answers are kept.
 type keptAnswers struct{ known []string } // the tokens of the fetch
 
 // keepAnswers returns the context of a fetch with in, whose answer is kept if keep says so.
@@ -57,9 +57,9 @@ func (k *keptAnswers) addLeaves(v any) {
 	}
 }
 
-// answerOf returns a function that returns resp, and what was read of its body, masked; nil
-// unless resp answers a fetch whose answers are kept. A function, since nothing that prints
-// or encodes a struct shows what is in one.
+// answerOf returns a function that returns resp and the bytes read of its body, masked; nil
+// unless resp answers a fetch whose answers are kept. No printing or encoding of a struct
+// shows the variables of a function.
 func answerOf(resp *http.Response, body []byte) func() ([]byte, http.Header) {
 	if resp == nil || resp.Request == nil || resp.StatusCode == 0 {
 		return nil

@@ -1,5 +1,5 @@
-// How a token gets onto a request that is to be sent: by the places, and by Prepare. Which
-// requests get one is auth_transport.go's.
+// How a token gets onto an outgoing request: by the places, and by Prepare.
+// auth_transport.go decides which requests get a token.
 
 package requestforge
 
@@ -21,18 +21,18 @@ import (
 	"github.com/requestforge/requestforge/internal/roundtrip"
 )
 
-// attachment is what AuthTransport.Attach, Prepare and OnConflict say. Immutable.
+// attachment is the sum of AuthTransport.Attach, Prepare and OnConflict. Immutable.
 type attachment struct {
 	places  []Place
-	header  spelling // the only place, if that is a header for the access token; else ""
+	header  spelling // the only place, if the place is a header for the access token; else ""
 	bare    bool     // header gets the token without its type
 	headers bool     // a place, or Prepare, needs a copy of the request's header
-	replace bool     // what the caller has set in a place goes
+	replace bool     // a caller's own value in a place goes
 	prepare func(out *http.Request, tok *Token) error
 }
 
-// newAttachment returns what the three fields say, and what is wrong with them for tokens
-// of src.
+// newAttachment returns the attachment of the three fields, and their mistakes for tokens of
+// src.
 func newAttachment(src TokenSource, attach []Place, prepare func(*http.Request, *Token) error, replace bool) (attachment, []error) {
 	a := attachment{places: slices.Clone(attach), replace: replace, prepare: prepare, headers: prepare != nil}
 	if attach == nil {
@@ -75,7 +75,7 @@ func (a *attachment) check() (errs []error) {
 	return errs
 }
 
-// conflict returns the place that the caller has set, "" if there is none.
+// conflict returns the place with a value of the caller's own, "" without such a place.
 func (a *attachment) conflict(req *http.Request) string {
 	if req.URL.User != nil {
 		return "user information in the URL"
@@ -94,8 +94,7 @@ func (a *attachment) conflict(req *http.Request) string {
 	return ""
 }
 
-// single returns the one value that tok has to put onto a request, if that is for the
-// header and ready-made.
+// single returns the ready-made value of the header, if the header is the only place.
 func (a *attachment) single(tok *Token) (value string, ok bool) {
 	if a.header == "" || tok.jar != nil {
 		return "", false
@@ -104,8 +103,8 @@ func (a *attachment) single(tok *Token) (value string, ok bool) {
 	return value, err == nil
 }
 
-// put puts onto out, a copy of req, what the places and Prepare say of tok. values makes
-// the values of a header out of its one value. If there is an error out's body is closed.
+// put puts tok onto out, a copy of req, by the places and by Prepare. values makes the
+// values of a header out of a single value. After an error the body of out is closed.
 func (a *attachment) put(out, req *http.Request, tok *Token, values func(string) []string) error {
 	if value, ok := a.single(tok); ok {
 		out.Header = a.header.put(req.Header, values(value), a.replace)
@@ -195,15 +194,15 @@ func prepared(prepare func(*http.Request, *Token) error, out *http.Request, tok 
 	return nil
 }
 
-// shownBody is a request's body while Prepare has the request in hand. Prepare sees the
-// shownBody's address, which tells whether the body is another one afterwards: bodies
-// themselves may be of a type that can't be compared.
+// shownBody is a request's body while Prepare has the request in hand. The address of the
+// shownBody shows afterwards whether Prepare has replaced the body: bodies themselves may be
+// of a type that can't be compared.
 type shownBody struct {
 	body    io.ReadCloser
 	getBody func() (io.ReadCloser, error)
-	used    bool // Prepare has had of it what may be gone
+	used    bool // Prepare may have read some of the body
 	closed  bool
-	asked   bool // settle asks whose GetBody the request has
+	asked   bool // settle looks for the owner of GetBody
 	ours    bool // the answer
 }
 
@@ -237,15 +236,14 @@ func (b *shownBody) get() (io.ReadCloser, error) {
 		b.ours = true
 		return nil, errors.ErrUnsupported
 	}
-	b.used = true // a body that is kept as it streams past goes to whoever has asked last
+	b.used = true // a body kept as it streams past goes to the last reader
 	return b.getBody()
 }
 
 var errUsedBody = mistake.Final(errors.New("requestforge: Prepare has read the request's body, which can't be had again: it is longer than MaxReplayBody, or was left half read; raise MaxReplayBody, or let Prepare set another Body"))
 
-// settle gives out the body that was shown, if out has that still, from its first byte.
-// Else the body is closed, and so is the way to have it again, which net/http would take
-// by itself.
+// settle gives the shown body to out, from its first byte, if out still has the shownBody.
+// Else the body is closed, and GetBody removed, which net/http would call by itself.
 func (b *shownBody) settle(out *http.Request) error {
 	if b == nil {
 		return nil
@@ -289,9 +287,9 @@ func (a *attachment) addsQuery() bool {
 	return a.prepare != nil || slices.ContainsFunc(a.places, func(p Place) bool { return p.Query != "" })
 }
 
-// unquery takes the parameters that sent has in its query and asked has not out of the
-// URLs in the header of resp, whose server has sent the query back: the caller's next hop
-// gets nothing of ours.
+// unquery removes the parameters that the query of sent has and the query of asked lacks
+// from the URLs in the header of resp, whose server has sent the query back: the caller's
+// next hop gets no token.
 func unquery(resp *http.Response, sent, asked *url.URL) {
 	if sent.RawQuery == asked.RawQuery {
 		return

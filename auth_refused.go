@@ -1,4 +1,4 @@
-// Which answers mean that a token is bad. What follows from a refusal is auth_transport.go's.
+// Which answers mean that a token is bad. auth_transport.go acts on a refusal.
 
 package requestforge
 
@@ -34,13 +34,13 @@ func (r refuser) refused(tok *Token, resp *http.Response) bool {
 	return bad
 }
 
-// usual reports whether resp, which a token has earned that some server took before,
-// says nothing new. By far the most answers are such.
+// usual reports whether resp says nothing new of tok, which a server has accepted before.
+// By far most answers are usual.
 func (r refuser) usual(tok *Token, resp *http.Response) bool {
 	return r.ask == nil && resp.StatusCode < 400 && tok.taken()
 }
 
-// check returns what is wrong with the fields that say what a refusal is.
+// check returns the mistakes in the fields that define a refusal.
 func (r refuser) check() (errs []error) {
 	if r.ask != nil && len(r.also) > 0 {
 		errs = append(errs, errors.New("RefusedStatus is set, and so is Refused, which decides alone; leave one of them out"))
@@ -53,12 +53,12 @@ func (r refuser) check() (errs []error) {
 	return errs
 }
 
-// accepts reports whether resp shows that its token was good.
+// accepts reports whether resp shows a good token.
 func accepts(resp *http.Response) bool {
 	return resp.StatusCode < 400 || challenged(resp) == challenge.Insufficient
 }
 
-// challenged is what the challenges of resp say of the token. Those of answers
+// challenged returns the verdict of resp's challenges on the token. Challenges of answers
 // other than 401 and 403 say nothing.
 func challenged(resp *http.Response) challenge.Verdict {
 	switch resp.StatusCode {

@@ -1,5 +1,5 @@
-// How a refused token that is only seconds old is waited for: a server may not
-// know the token yet. What follows from a refusal else is auth_transport.go's.
+// The wait for a refused token that is only seconds old: a server may not know the token
+// yet. auth_transport.go acts on all other refusals.
 
 package requestforge
 
@@ -25,7 +25,7 @@ const (
 type patience struct {
 	known bool          // a server had accepted the token before the last send
 	most  time.Duration // after which no try follows
-	trial *trial.Trial  // in which the request has the turn; nil: none
+	trial *trial.Trial  // in which the request has the turn; nil: no turn
 	why   GaveUpReason  // of the verdict keepToken
 }
 
@@ -38,13 +38,13 @@ func (p *patience) leave() {
 	}
 }
 
-// judge says what is to be done about tok, which was refused, and waits for that.
+// judge returns the verdict on tok, which was refused, and waits until the verdict is due.
 //
-// A token that was accepted after this request was sent is good. A token that was
-// never accepted and is young is sent again some times, by one of the requests that
-// carry it. The others wait for what that request finds. A request that has no time
-// for that leaves the token to the next one. So does a request that can't be sent
-// again, if another one waits; else it has the token replaced.
+// A token accepted after this request was sent is good. A young token that was never
+// accepted is sent again a few times, by one of its requests; the other requests wait for
+// the outcome. A request without time for the trial leaves the token to the next request.
+// A request that can't be sent again does the same if another request waits; else the
+// token is replaced.
 func (p *patience) judge(x *exchange, req *http.Request, tok *Token) verdict {
 	o := tok.origin()
 	if o == nil {
@@ -75,7 +75,7 @@ func (p *patience) judge(x *exchange, req *http.Request, tok *Token) verdict {
 			if !p.queue(t, req, now) {
 				return replaceToken
 			}
-			continue // the wait is another one by now
+			continue // the wait has changed meanwhile
 		}
 		t.Sleep(req.Context(), roundtrip.Cancel(req), wait)
 		if !t.Over() && !roundtrip.Over(req) {
@@ -85,8 +85,8 @@ func (p *patience) judge(x *exchange, req *http.Request, tok *Token) verdict {
 	}
 }
 
-// trialOf returns the trial of tok, nil if the request has no part in one. A request whose
-// tokens were tried as often as those of one request are begins no other trial.
+// trialOf returns the trial of tok, nil if the request has no part in a trial. A request
+// with as many tries of its tokens as one request may have begins no other trial.
 func (p *patience) trialOf(x *exchange, tok *Token, o origin, now time.Time) *trial.Trial {
 	if tok.taken() || p.trial == nil && x.tried() >= trial.Tries {
 		return nil
@@ -123,8 +123,8 @@ func (p *patience) keep(lost bool) verdict {
 	return keepToken
 }
 
-// queue waits for the turn or the end of the trial. It returns false if the caller
-// that has the turn takes too long: its send may hang.
+// queue waits for the turn or the end of the trial. It returns false if the caller with the
+// turn takes too long: the caller's send may hang.
 func (p *patience) queue(t *trial.Trial, req *http.Request, now time.Time) bool {
 	if t.Turn(req.Context(), roundtrip.Cancel(req), youngFor) {
 		p.trial = t

@@ -13,8 +13,8 @@ import (
 
 const (
 	// Refusals may invalidate tokens unprovenSize times at once, and once
-	// more each unprovenEvery. A replay that is accepted gives back what its
-	// request took.
+	// more each unprovenEvery. An accepted replay gives back the cost of its
+	// request's refusals.
 	unprovenSize  = 3
 	unprovenEvery = 10 * time.Second
 
@@ -25,17 +25,17 @@ const (
 	allEvery = time.Second
 
 	// servedLong is how long a token has to serve to count as accepted where
-	// nobody tells when a server accepts one.
+	// the program doesn't report acceptances.
 	servedLong = time.Minute
 
 	// A live token handed out servedOften times counts as accepted there, too.
-	// Callers who all ask at once show nothing by that, so such guesses are
+	// The calls prove nothing if all callers ask at once, so guesses are
 	// bounded: guessSize at once, one more each guessEvery.
 	guessSize  = 8
 	guessEvery = time.Minute
 
 	// youngFor is how long after its birth a token may be unknown to a
-	// server that other servers have to tell of it.
+	// server that hears of tokens from other servers.
 	youngFor = 10 * time.Second
 )
 
@@ -45,46 +45,46 @@ type blame struct {
 	stamp uint64
 }
 
-// refusals holds what the refusals of one step's tokens by resource servers have led
-// to. A step's refusals and acceptances say nothing of another step's: the tokens may
-// be for different servers, or be on one request together.
+// refusals holds the consequences of resource servers' refusals of one step's tokens.
+// Refusals and acceptances of one step say nothing of other steps: the tokens may be for
+// different servers, or be on one request together.
 type refusals struct {
 	*buckets // nil: full
 
 	row      int32 // refusals since the last acceptance of a token of the step
-	reported bool  // somebody tells when a server accepts a token
-	vain     bool  // a young token was waited for in vain, and none accepted since
+	reported bool  // the program reports acceptances
+	vain     bool  // a young token was waited for in vain, and no token accepted since
 }
 
-// buckets are what refusals may cost.
+// buckets bound the cost of refusals.
 type buckets struct {
 	unproven, all, guesses bucket.Bucket
-	suspected              uint64 // of a shared step: what it costs to suspect tokens up to this stamp is paid
+	suspected              uint64 // of a shared step: the suspicion of tokens up to this stamp is paid
 
 	suspicions suspicions // of a subject's step
 }
 
-// suspicions are how often a subject suspects shared tokens: of a call that an API always
-// refuses, or an account that an auth server does, they must not cost the shared step much;
-// and where a server has forgotten a shared token, they are the way back. So the wait
-// between two doubles, until one was right.
+// suspicions count how often a subject suspects shared tokens. A call that an API always
+// refuses, or an account that an auth server always refuses, must cost the shared step
+// little; but where a server has forgotten a shared token, a suspicion is the way back. So
+// the wait between two suspicions doubles, until a suspicion proves right.
 type suspicions struct {
-	next time.Time // none before
+	next time.Time // no suspicion before
 	wait time.Duration
 }
 
 const leastSuspicion, mostSuspicion = 10 * time.Second, 30 * time.Minute
 
-// may reports whether there may be one now.
+// may reports whether a suspicion may begin now.
 func (s *suspicions) may(now time.Time) bool { return !now.Before(s.next) }
 
-// begin notes one.
+// begin notes a suspicion.
 func (s *suspicions) begin(now time.Time) {
 	s.wait = min(max(leastSuspicion, 2*s.wait), mostSuspicion)
 	s.next = now.Add(s.wait)
 }
 
-// fill makes the buckets, full ones, if there are none.
+// fill makes full buckets unless there are buckets.
 func (r *refusals) fill() {
 	if r.buckets == nil {
 		r.buckets = &buckets{
@@ -95,18 +95,18 @@ func (r *refusals) fill() {
 	}
 }
 
-// affordable reports whether one more refusal may invalidate tokens.
+// affordable reports whether a further refusal may invalidate tokens.
 func (r *refusals) affordable(now time.Time) bool {
 	return r.buckets == nil || !r.unproven.Empty(now) && !r.all.Empty(now)
 }
 
-// take takes what one refusal costs, if that is affordable.
+// take takes the cost of one refusal, if affordable.
 func (r *refusals) take(now time.Time) bool {
 	r.fill()
 	return r.affordable(now) && r.unproven.Take(now) && r.all.Take(now)
 }
 
-// refund gives back what a refusal took that a replay has proven.
+// refund gives back the cost of a refusal proven by a replay.
 func (r *refusals) refund() {
 	if r.buckets != nil {
 		r.unproven.Give(1)
@@ -129,8 +129,8 @@ func (r *refusals) guess(h *held, now time.Time) bool {
 	return !r.reported && h.handed.Load() >= servedOften && (r.buckets == nil || !r.guesses.Empty(now))
 }
 
-// climb counts the refusal of h and returns its distance; false if the refusal is
-// one too many. If h counts as accepted, the refusal before it has been proven.
+// climb counts the refusal of h and returns its distance; false if there were too many
+// refusals. If h counts as accepted, the refusal before was right.
 func (r *refusals) climb(h *held, now time.Time) (int, bool) {
 	d := r.distance(h, now)
 	r.fill()
@@ -144,9 +144,9 @@ func (r *refusals) climb(h *held, now time.Time) (int, bool) {
 	return d, true
 }
 
-// patient reports whether a server that refused h may not know h yet. One token
-// waited for in vain has to do: the fault is another one until a server accepts a
-// token.
+// patient reports whether a server that refused h may not know h yet. After one token
+// waited for in vain, the answer is no until a server accepts a token: the fault must be
+// elsewhere.
 func (r *refusals) patient(h *held, now time.Time) bool { return !r.vain && h.young(now) }
 
 // young reports whether h is seconds old, and no resource server is known to have

@@ -1,6 +1,6 @@
 // Tokens for an API that asks for more than the token of a request could show: which step
-// gets one, and how the steps after it follow. What such a challenge asks for is
-// pipeline_wish.go's, and which requests are replayed auth_challenge.go's.
+// gets a token, and how the steps after that step follow. pipeline_wish.go keeps the
+// demands of challenges, and auth_challenge.go replays requests.
 
 package requestforge
 
@@ -20,11 +20,11 @@ func (p *Pipeline) answers(tok *Token) bool {
 
 var errDropped = errors.New("requestforge: the token's subject was dropped from memory, or is another one than the context's")
 
-// answer returns a token in the place of tok, one of p that answers is true of, which an
-// API has challenged. It asks the step that answers, unless a newer token of that step than
-// the one that tok is, or was made from, was asked for as much already; and has the steps
-// in between make their tokens anew. Until the new token is there, and if there is none,
-// the old one is served. Where a fetch was due, a refund in ctx takes back what it has cost.
+// answer returns a token in place of tok, a token of p that an API has challenged and that
+// answers is true of. It asks the step that answers, unless the step already has a newer
+// token than tok or its ancestor, fetched with as many demands. The steps in between make
+// their tokens anew. The old token is served until the new token is there, and if no new
+// token comes. If a fetch was due, a refund in ctx takes back the cost of the fetch.
 func (p *Pipeline) answer(ctx context.Context, tok *Token, asked map[string]string) (*Token, error) {
 	h := tok.origin().(*held)
 	s, a, n := h.step, h.step.answering, len(p.graph.steps)

@@ -1,5 +1,5 @@
-// What the context of a fetch carries: which fetch it is, and no caller's values where the
-// token is for all.
+// The context of a fetch: it names the fetch, and has no caller's values if the token is
+// for all subjects.
 
 package requestforge
 
@@ -13,20 +13,20 @@ import (
 )
 
 // fetchMark says in a context which fetches the context belongs to. A mark counts only
-// while its fetch is under way: a context that a fetcher has kept is like any other.
+// while its fetch is under way: a context kept by a fetcher is like any other context.
 type fetchMark struct {
 	ledger *ledger
 	step   *step
-	slot   atomic.Pointer[slot.Slot] // of the try that is under way
-	epoch  atomic.Int64              // that the fetch belongs to
+	slot   atomic.Pointer[slot.Slot] // of the try under way
+	epoch  atomic.Int64              // of the fetch
 	outer  *fetchMark
 	over   atomic.Bool
 }
 
 type fetchKey struct{}
 
-// markOf returns the mark of the innermost fetch that ctx runs under and of which ours
-// is true, or nil. No fetch further out waits for what began in one that is over.
+// markOf returns the mark of the innermost fetch that ctx runs under and with ours true, or
+// nil. No outer fetch waits for a call begun in a fetch that is over.
 func markOf(ctx context.Context, ours func(*ledger) bool) *fetchMark {
 	m, _ := ctx.Value(fetchKey{}).(*fetchMark)
 	for ; m != nil && !m.over.Load(); m = m.outer {
@@ -46,8 +46,8 @@ type carrier struct {
 // carryTime bounds a call of PipelineConfig.Carry. Afterwards nothing is carried over.
 const carryTime = time.Second
 
-// context returns a context that ends with ctx, and what to call in the end. Without a
-// carrier it is ctx.
+// context returns a context that ends with ctx, and a function to be called in the end.
+// Without a carrier the context is ctx.
 func (c *carrier) context(ctx context.Context) (context.Context, func()) {
 	if c == nil {
 		return ctx, func() {}

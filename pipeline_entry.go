@@ -1,5 +1,5 @@
-// What a ledger (pipeline_ledger.go) holds of one step, and what it is told and tells
-// of it.
+// One step in a ledger (pipeline_ledger.go): its entry, and the messages to and from the
+// ledger.
 
 package requestforge
 
@@ -7,11 +7,11 @@ import (
 	"time"
 )
 
-// entry holds what a ledger knows of one step.
+// entry holds a ledger's knowledge of one step.
 type entry struct {
 	top      uint64 // the highest stamp or mark heard of
 	stored   uint64 // version of the entry in the storage, when last looked at
-	token    *held  // the newest token known, live or not; nil: none
+	token    *held  // the newest known token, live or not; nil: no token
 	spent    uint64 // refresh tokens up to this stamp must not be sent again
 	gone     uint64 // the highest tombstone heard of
 	due      bool   // a tombstone of this process isn't in the storage yet
@@ -26,8 +26,8 @@ type entry struct {
 	failures *failures // nil: no fetch has failed
 }
 
-// hear takes note of the stamps of f, whose token is of no use. Only a tombstone that
-// comes later can take the place of one that is due.
+// hear notes the stamps of f, whose token is of no use. A due tombstone is replaced only by
+// a later tombstone.
 func (e *entry) hear(f finding) {
 	e.top = max(e.top, f.mark, f.gone, f.version)
 	if e.due {
@@ -47,8 +47,8 @@ func (e *entry) end(stamp uint64) {
 	}
 }
 
-// doubtAbout notes that it stays open whether the refresh token with a stamp was spent.
-// It reports whether that has been open for so long that a login is due.
+// doubtAbout notes a doubt whether the refresh token with a stamp was spent, and reports
+// whether the doubt has lasted for so long that a login is due.
 func (e *entry) doubtAbout(stamp uint64, now time.Time) bool {
 	if e.doubt == nil {
 		e.doubt = &doubt{}
@@ -72,7 +72,7 @@ func (e *entry) answers() *answers {
 	return e.failures.answers
 }
 
-// cooling returns the failure that is remembered, or nil.
+// cooling returns the remembered failure, or nil.
 func (e *entry) cooling(now time.Time) *failure {
 	if e.failures == nil || !e.failures.cur.lasts(now) {
 		return nil
@@ -80,10 +80,10 @@ func (e *entry) cooling(now time.Time) *failure {
 	return e.failures.cur
 }
 
-// unburied returns what the storage lacks of a logout, by what a load has found there:
-// a tombstone that this process couldn't write, or one that the storage has lost, with
-// or without an old record in its place. Whose a record is can't be known then: a
-// logout that comes too late costs a login, one that is left out a session.
+// unburied returns the part of a logout that is missing in the storage, by the finding of a
+// load: a tombstone that this process couldn't write, or a tombstone lost by the storage,
+// with or without an old record in its place. The owner of such a record is unknown: a
+// logout that comes too late costs a login, a logout left out leaves a session open.
 func (e *entry) unburied(f finding) (lack, bool) {
 	lost := e.gone > f.gone && (f.version == 0 || f.version != f.gone && f.version <= e.gone)
 	if !e.due && !lost {
@@ -91,7 +91,7 @@ func (e *entry) unburied(f finding) (lack, bool) {
 	}
 	n := lack{step: f.step, bury: true, seen: f.version}
 	if e.top > max(f.mark, f.version) && f.version > 0 {
-		n.mark = e.top // for the tombstone to be above what the storage has lost
+		n.mark = e.top // for the tombstone to be above the lost stamps
 	}
 	return n, true
 }
@@ -111,11 +111,10 @@ type finding struct {
 	mark    uint64
 	gone    uint64
 	version uint64 // see Entry.Version
-	tok     *held  // nil: no record, or a useless one
+	tok     *held  // nil: no record, or a useless record
 }
 
-// A lack is what the storage has to be told of a step, because it never heard or
-// has lost it.
+// A lack is a mark or a tombstone of a step that the storage never heard of or has lost.
 type lack struct {
 	step *step
 	mark uint64 // 0: no mark
@@ -127,15 +126,15 @@ type lack struct {
 type saving struct {
 	floor    uint64 // the new stamp has to be higher
 	stored   uint64 // version of the entry to be replaced
-	previous *held  // the token known before; nil: none
+	previous *held  // the token known before; nil: no token
 }
 
-// facts are what State shows of one step.
+// facts are State's view of one step.
 type facts struct {
-	token    *held // nil: none
+	token    *held // nil: no token
 	live     bool
 	fetching bool
 	due      bool     // a tombstone, or a mark, isn't in the storage yet
-	failure  *failure // that is still remembered; nil: none
-	last     *failure // the last one, remembered or not; nil: none
+	failure  *failure // still remembered; nil: no such failure
+	last     *failure // the last failure, remembered or not; nil: no failure
 }

@@ -1,5 +1,5 @@
-// Tokens that arrive with the request, as roots of what is made from them: asked for when a
-// step that depends on them is fetched, neither stored nor renewed.
+// Tokens that arrive with the request, as roots of other steps' tokens: asked for when a
+// dependent step is fetched, neither stored nor renewed.
 
 package requestforge
 
@@ -17,9 +17,9 @@ import (
 
 var errGiven = errors.New("no usable token came with the request")
 
-// givenTokens are those that one fetch uses.
+// givenTokens are the given tokens of one fetch.
 //
-// The invariant: a fetch asks for each once, and all its tries use that one.
+// The invariant: a fetch asks for each given token once, for all its tries.
 type givenTokens struct{ taken []*held }
 
 // take returns the token that Given of s has for ctx.
@@ -48,8 +48,8 @@ func brought(ctx context.Context, s *step, hanging *flight.Limit) (g givenTokens
 	return g, nil
 }
 
-// print tells the tokens from others that another request brings. "" means that there
-// are none.
+// print is a fingerprint of the tokens, different for the tokens of another request. ""
+// means no tokens.
 func (g *givenTokens) print() string {
 	if len(g.taken) == 0 {
 		return ""
@@ -61,8 +61,8 @@ func (g *givenTokens) print() string {
 	return string(h.Sum(nil))
 }
 
-// given returns the token that Given of s has for ctx, a copy that nobody changes. hanging
-// counts the calls left behind.
+// given returns the token that Given of s has for ctx, as a copy of the package's own.
+// hanging counts the calls left behind.
 func given(ctx context.Context, s *step, hanging *flight.Limit) (*Token, error) {
 	if s.timeout > 0 {
 		var cancel context.CancelFunc
@@ -89,8 +89,7 @@ func givenError(s *step, err error) error {
 	return &AuthError{Step: s.Name, Permanent: true, Unsent: true, Err: fmt.Errorf("%w: %w", errGiven, err)}
 }
 
-// fetched returns those of parents that were not given: there is no other one to get of
-// one that was.
+// fetched returns the parents that were not given: a given token can't be fetched anew.
 func fetched(parents []*held) []*held {
 	return slices.DeleteFunc(slices.Clone(parents), func(h *held) bool { return h.step.Given != nil })
 }

@@ -1,5 +1,5 @@
-// Sessions that end when nobody uses them: which tokens are not to be sent any more, and
-// which to be renewed while what was made from them is in use.
+// Sessions that end for lack of use: tokens that must not be sent any more, and tokens to be
+// renewed while their descendants are in use.
 
 package requestforge
 
@@ -9,8 +9,8 @@ import "time"
 // in use.
 const tendAt = 2
 
-// tend returns the tokens that h was made from whose sessions would end while h is in use,
-// and that are to be renewed now. l is the ledger of h.
+// tend returns the ancestors of h that are to be renewed now, since their sessions would end
+// while h is in use. l is the ledger of h.
 func (l *ledger) tend(h *held, now time.Time) (due []*held) {
 	for _, a := range h.step.tended {
 		of := l

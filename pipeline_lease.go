@@ -1,5 +1,5 @@
-// The parts of a flight that concern other processes: the lock of the step, and the
-// save of the fetched token.
+// The parts of a flight that concern other processes: the lock of the step, and the save of
+// the fetched token.
 
 package requestforge
 
@@ -18,15 +18,15 @@ const (
 	savePause = 50 * time.Millisecond
 )
 
-// lock keeps other processes from fetching, if the storage can lock. It returns a
-// token if a peer brings a usable one meanwhile. If the storage fails, the flight
-// goes on without a lease.
+// lock keeps other processes from fetching, if the storage can lock. It returns a usable
+// token if a peer saves one meanwhile. If the storage fails, the flight goes on without a
+// lease.
 func (f *fetch) lock(ctx context.Context) (*held, error) {
 	fs := f.flights
 	if fs.shared.store.locker == nil {
 		return nil, f.peerFailure(ctx)
 	}
-	// A peer takes one fetch of this step, and of each ancestor before.
+	// A peer needs the time of one fetch of this step and of each ancestor before.
 	var patience <-chan time.Time
 	if t := f.step.patience(); t > 0 {
 		timer := time.NewTimer(t)
@@ -45,7 +45,7 @@ func (f *fetch) lock(ctx context.Context) (*held, error) {
 		}
 		if lease != nil {
 			f.lease = lease
-			if h := f.look(ctx); h != nil { // the token of the peer that had the lock before
+			if h := f.look(ctx); h != nil { // a token of the lock's last holder
 				return h, nil
 			}
 			return nil, f.peerFailure(ctx)
@@ -86,11 +86,11 @@ func (f *fetch) unlock(ctx context.Context) {
 	}
 }
 
-// leased reports whether no other process can be at this step now.
+// leased reports whether no other process can fetch this step now.
 func (f *fetch) leased() bool { return f.lease.held() }
 
-// save puts the new token into the storage, and into this process. It returns that token,
-// or one of another process's that was faster.
+// save puts the new token into the storage, and into this process. It returns the token, or
+// the token of a faster process.
 func (f *fetch) save(ctx context.Context, tok *Token, parents []*held) (*held, error) {
 	fs := f.flights
 	from := make([]stamps, len(parents))
@@ -119,9 +119,9 @@ func (f *fetch) landed(ctx context.Context, h *held) {
 	r.later(ctx, f.flights, f.flights.ledger.ends(before, time.Now()))
 }
 
-// lost has h revoked, which was fetched and is of no use: a logout came between, or other,
-// the token of another process, was faster; nil: none was. If a refresh token made h, the
-// other token may be of the same session.
+// lost has h revoked, a fetched token of no use: a logout came between, or another process
+// was faster with the token other; nil: no process was. If a refresh token made h, other may
+// be of the same session.
 func (f *fetch) lost(ctx context.Context, h, other *held) {
 	if f.step.Revoke == nil || other != nil && f.refreshed {
 		return
@@ -167,8 +167,8 @@ func (f *fetch) land(ctx context.Context, h *held) (*held, error) {
 	return h, nil
 }
 
-// undo makes h dead here, and if it is stored in the storage, too. The deletion is part
-// of the flight, and hits no other record than that of h.
+// undo makes h dead here and, if stored, in the storage. The deletion is part of the
+// flight, and hits no other record than the record of h.
 func (f *fetch) undo(ctx context.Context, h *held, stored bool) {
 	fs := f.flights
 	fs.ledger.drop(h)
@@ -181,9 +181,9 @@ func (f *fetch) undo(ctx context.Context, h *held, stored bool) {
 	}
 }
 
-// put saves h, and reports whether its refresh token is a new one. If the storage has
+// put saves h, and reports whether the refresh token of h is new. If the storage has
 // another record, and a logout of this process is still due there, the logout comes
-// first. A record that has expired is replaced.
+// first. An expired record is replaced.
 func (f *fetch) put(ctx context.Context, h *held) (entry Entry, rotated bool, err error) {
 	s, fs := f.step, f.flights
 	for try := 0; ; try++ {
@@ -217,9 +217,9 @@ func (f *fetch) put(ctx context.Context, h *held) (entry Entry, rotated bool, er
 	}
 }
 
-// outdated reports whether a Save has met a record that has expired: the Load before
-// has shown an older one, or none. A record from after a logout that this process
-// hasn't heard of is another session's.
+// outdated reports whether a Save has met an expired record: the Load before has shown an
+// older record, or no record. A record from after a logout unknown to this process belongs
+// to another session.
 func (f *fetch) outdated(entry Entry, now time.Time) bool {
 	gone, _ := f.flights.ledger.tombstone(f.step)
 	if entry.Record == nil || entry.Gone > gone {
@@ -229,10 +229,10 @@ func (f *fetch) outdated(entry Entry, now time.Time) bool {
 	return err == nil && !h.fresh(now)
 }
 
-// store saves h. A new refresh token is saved by more than one try while no other
-// process can be at the step: the storage still holds the refresh token that is
-// spent, and the next process would send that once more. A try that only seemed to
-// fail does no harm: the next try gets the record that the first one saved.
+// store saves h. A new refresh token gets more than one try while no other process can
+// fetch the step: the storage still holds the spent refresh token, and the next process
+// would send the spent token once more. A try that only seemed to fail does no harm: the
+// next try gets the record saved by the first.
 func (f *fetch) store(ctx context.Context, h *held, begun saving, rotated bool) (Entry, error) {
 	s, store := f.step, f.flights.shared.store
 	r := f.flights.records.write(h)
@@ -252,7 +252,7 @@ func (f *fetch) store(ctx context.Context, h *held, begun saving, rotated bool) 
 
 var errOwed = errors.New("it may be from before a logout that the storage doesn't know of yet")
 
-// adopt takes the token that another process has saved meanwhile.
+// adopt takes the token saved by another process meanwhile.
 func (f *fetch) adopt(entry Entry, now time.Time) (*held, error) {
 	fs := f.flights
 	fs.ledger.meet(f.step, entry)

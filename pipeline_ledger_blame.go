@@ -1,5 +1,5 @@
-// Which tokens a ledger kills because a server refused one, and which refused token it waits
-// for. The lock is pipeline_ledger.go's, and what blaming costs pipeline_blame.go's.
+// Which tokens a ledger kills after the refusal of a token, and which refused tokens it
+// waits for. pipeline_ledger.go has the lock, and pipeline_blame.go the cost of blame.
 
 package requestforge
 
@@ -11,7 +11,7 @@ import (
 )
 
 // findLocked returns the held token of tok: by its origin, else by its value if tok
-// is the newest of s, which may be nil. nil means that tok is a stranger's.
+// is the newest token of s, which may be nil. nil means that tok is a stranger's.
 func (l *ledger) findLocked(s *step, tok *Token) *held {
 	h, ours := tok.origin().(*held)
 	if ours = ours && h.owner == owner(l) && h.tok.AccessToken == tok.AccessToken; ours {
@@ -49,9 +49,9 @@ func (l *ledger) replacedLocked(h *held) bool {
 	return t != nil && t.stamp() > h.stamp() && l.live(t)
 }
 
-// suspectsLocked returns the steps at a distance from the one that a refusal of h
-// blames first: the step of h or RefreshFrom, or the ancestor whose own token h
-// hands on. Beyond the last distance the last one stays.
+// suspectsLocked returns the steps at a distance from the step blamed first for a refusal of
+// h: the step of h or RefreshFrom, or the ancestor whose own token h hands on. Beyond the
+// last distance the last steps stay.
 func (l *ledger) suspectsLocked(h *held, distance int) []*step {
 	first := l.graph.blamed(h.step)
 	if s := l.makerLocked(h); s != h.step && !slices.Contains(s.ancestors, first) {
@@ -60,15 +60,14 @@ func (l *ledger) suspectsLocked(h *held, distance int) []*step {
 	return first.levels[min(distance, len(first.levels)-1)]
 }
 
-// makerLocked returns the furthest ancestor of the step of h that has the same
-// access token, or has it in Extra, each step in between handing its parent's on; else
-// the step.
+// makerLocked returns the furthest ancestor of the step of h with the same access token, in
+// Extra or as its own, if each step in between hands on its parent's token; else the step.
 func (l *ledger) makerLocked(h *held) *step {
 	s := h.step
 	for {
 		i := slices.IndexFunc(s.parents, func(p *step) bool {
 			if p.Given != nil {
-				return false // nobody can get another one
+				return false // a given token can't be fetched anew
 			}
 			t := l.newestLocked(p)
 			return t != nil && t.tok.hands(h.tok)
@@ -111,12 +110,12 @@ func (l *ledger) refuse(s *step, rejected *Token, now time.Time) (of *held, blam
 	return of, blamed, any
 }
 
-// doubtLocked returns the step of a refused token if the refusal would revoke an
-// ancestor, and by that the newer tokens of peers. Where a peer has renewed the
-// token, the server may have revoked the old one by that. So the storage has to be
-// asked first: a newer token explains the refusal, and no ancestor is to blame.
+// doubtLocked returns the step of a refused token if the refusal would revoke an ancestor,
+// and so the newer tokens of peers. A peer's renewal may have made the server revoke the
+// old token. So the storage has to be asked first: a newer token explains the refusal, and
+// no ancestor is to blame.
 //
-// reports says that whoever refuses the token also tells of acceptances.
+// reports says that the program reports acceptances, too.
 func (l *ledger) doubtLocked(s *step, rejected *Token, reports bool, now time.Time) *step {
 	h := l.findLocked(s, rejected)
 	if h == nil {
@@ -135,16 +134,16 @@ func (l *ledger) doubtLocked(s *step, rejected *Token, reports bool, now time.Ti
 
 // refuseLocked finds the tokens to blame for the refusal of a token, and kills them.
 // of is the token, nil if the refusal changes nothing. After too many refusals of its
-// step refuseLocked blames nobody. Those blamed that are the ledger's above are only
-// suspected, see prove.
+// step refuseLocked blames no token. Blamed tokens of the ledger above are only suspected,
+// see prove.
 func (l *ledger) refuseLocked(s *step, rejected *Token, now time.Time) (of *held, blamed []blame, any bool) {
 	h := l.findLocked(s, rejected)
 	switch {
 	case h == nil || !l.live(h):
 		return nil, nil, false
 	case l.replacedLocked(h):
-		// The mark costs nothing. The refused token then stays dead even if
-		// a storage that has lost its stamps gives the stamp out again.
+		// The mark costs nothing, and the refused token stays dead even if a
+		// storage that has lost its stamps gives the stamp out again.
 		l.raiseLocked(h.step, h.stamp())
 		return nil, nil, false
 	}
@@ -164,9 +163,9 @@ func (l *ledger) refuseLocked(s *step, rejected *Token, now time.Time) (of *held
 	return h, blamed, true
 }
 
-// suspectLocked reports whether a refusal of h, a subject's token, may be blamed on those
-// of suspects that are shared: not too often, and not by more subjects than are
-// affordable. No other subject loses a token by that.
+// suspectLocked reports whether a refusal of h, a subject's token, may be blamed on the
+// shared steps among suspects: not too often, and not by more subjects than are affordable.
+// No other subject loses a token by a suspicion.
 func (l *ledger) suspectLocked(h *held, suspects []*step, now time.Time) bool {
 	if l.up == nil || !slices.ContainsFunc(suspects, func(s *step) bool { return !l.owns(s.index) }) {
 		return true
@@ -186,7 +185,7 @@ func (l *ledger) try(h *held, now time.Time) *trial.Trial {
 }
 
 // triedInVain ends the trial of h. No other token of the step is waited for until a
-// server has accepted one.
+// server has accepted a token.
 func (l *ledger) triedInVain(h *held) {
 	at(l, h.step, func(e *entry) struct{} {
 		e.refusals.vain = e.refusals.vain || !h.accepted()
@@ -195,7 +194,7 @@ func (l *ledger) triedInVain(h *held) {
 	})
 }
 
-// refund gives back what a refusal of h took that a replay has proven.
+// refund gives back the cost of a refusal of h proven by a replay.
 func (l *ledger) refund(h *held) {
 	at(l, h.step, func(e *entry) struct{} { e.refusals.refund(); return struct{}{} })
 }
@@ -211,8 +210,8 @@ func (l *ledger) accepted(h *held) {
 	})
 }
 
-// prove makes dead for everybody the shared tokens that the refusal of a token of s has
-// raised a suspicion of: the very request has worked with newer ones.
+// prove kills, for all subjects, the shared tokens suspected after the refusal of a token of
+// s: the very request has worked with newer tokens.
 func (l *ledger) prove(s *step, suspected []blame) {
 	for _, b := range suspected {
 		at(l.up, b.step, func(e *entry) struct{} {

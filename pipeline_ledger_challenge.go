@@ -1,13 +1,13 @@
-// What the challenges of APIs have cost a step, as a ledger knows it. The lock is
-// pipeline_ledger.go's, and the rules are pipeline_wish.go's.
+// A ledger's count of the cost of APIs' challenges. pipeline_ledger.go has the lock, and
+// pipeline_wish.go the rules.
 
 package requestforge
 
 import "time"
 
 // mayAnswer returns why no fetch of s may begin for the sake of w, after a challenge of the
-// token with a stamp; or nil. A wish like the last one in vain is in vain for as long as that
-// is remembered.
+// token with a stamp; or nil. A wish like the last failed wish is refused for as long as the
+// failure is remembered.
 func (l *ledger) mayAnswer(s *step, w *wish, stamp uint64, now time.Time) *unanswered {
 	return at(l, s, func(e *entry) *unanswered {
 		if h := e.token; h != nil && h.stamp() == stamp && w.askedInVain(h, now) {
@@ -24,17 +24,17 @@ func (l *ledger) mayAnswer(s *step, w *wish, stamp uint64, now time.Time) *unans
 	})
 }
 
-// payAnswer notes that an auth server is asked for the sake of a wish, by the one flight of
-// s, which mayAnswer has let begin.
+// payAnswer notes that an auth server is asked for the sake of a wish, by the flight of s
+// that mayAnswer has let begin.
 func (l *ledger) payAnswer(s *step, now time.Time) {
 	at(l, s, func(e *entry) struct{} {
-		e.failed().challenged().take(now) // new ones, if everything was forgotten meanwhile
+		e.failed().challenged().take(now) // new answers, if everything was forgotten meanwhile
 		return struct{}{}
 	})
 }
 
-// unanswered notes that a fetch of s for the sake of w has failed. It returns how long that
-// is remembered.
+// unanswered notes that a fetch of s for the sake of w has failed. It returns how long the
+// failure is remembered.
 func (l *ledger) unanswered(s *step, w *wish, err *AuthError, now time.Time) time.Duration {
 	return at(l, s, func(e *entry) time.Duration {
 		a := e.answers()
@@ -50,7 +50,8 @@ func (l *ledger) answered(h *held) {
 	at(l, h.step, func(e *entry) struct{} { e.answers().over(); return struct{}{} })
 }
 
-// refundAnswer gives back what a fetch of s has cost whose token the API was content with.
+// refundAnswer gives back the cost of a fetch of s, since the API was content with the
+// token.
 func (l *ledger) refundAnswer(s *step) {
 	at(l, s, func(e *entry) struct{} {
 		if a := e.answers(); a != nil {

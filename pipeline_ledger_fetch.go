@@ -1,5 +1,4 @@
-// What the fetches of one step tell a ledger, and ask it: failures, refresh tokens. The lock
-// is pipeline_ledger.go's.
+// A ledger's side of fetches: failures and refresh tokens. pipeline_ledger.go has the lock.
 
 package requestforge
 
@@ -15,8 +14,9 @@ func (l *ledger) cooling(s *step, now time.Time) *failure {
 	return at(l, s, func(e *entry) *failure { return e.cooling(now) })
 }
 
-// fail remembers err, the outcome of a fetch of s with the secrets read that began in epoch. It returns the failure and the number of failures in a row. If
-// everything was forgotten since, fail changes nothing and returns nil.
+// fail remembers err, the outcome of a fetch of s that began in epoch, with the secrets in
+// read. It returns the failure and the number of failures in a row. If everything was
+// forgotten since, fail changes nothing and returns nil.
 func (l *ledger) fail(s *step, err *AuthError, read reading, epoch int, now time.Time) (cur *failure, inRow int) {
 	cur = at(l, s, func(e *entry) *failure {
 		if l.epoch != epoch {
@@ -37,14 +37,14 @@ func (l *ledger) forgive(s *step, err *AuthError, now time.Time) bool {
 	return at(l, s, func(e *entry) bool { return e.failed().forgive(&failure{err: err, at: now, until: now}) })
 }
 
-// failWith remembers a peer's failure of s. The storage may return the failure
-// that this process saved itself, with an end later by up to slack.
+// failWith remembers a peer's failure of s. The storage may return a failure saved by this
+// process itself, with an end later by up to slack.
 func (l *ledger) failWith(s *step, f *failure, slack time.Duration) {
 	at(l, s, func(e *entry) struct{} { e.failed().replace(f, slack); return struct{}{} })
 }
 
-// inherit makes f, a parent's failure that still lasts, that of s: until it ends, callers
-// need no flight. nil changes nothing.
+// inherit makes f, a lasting failure of a parent, the failure of s: callers need no flight
+// until the failure ends. nil changes nothing.
 func (l *ledger) inherit(s *step, f *failure) {
 	if f != nil {
 		at(l, s, func(e *entry) struct{} { e.failed().cur, e.failures.last = f, f; return struct{}{} })
@@ -58,7 +58,7 @@ func (l *ledger) mayBlame(s *step, parents []*held, now time.Time) bool {
 }
 
 // suspectParents reports whether the auth server of s, a subject's step, may be asked with
-// newer tokens than those shared ones that it has refused; see suspicions.
+// newer tokens than the refused shared tokens; see suspicions.
 func (l *ledger) suspectParents(s *step, parents []*held, now time.Time) bool {
 	return at(l, s, func(e *entry) bool {
 		v, steps := make(stamps, len(l.graph.steps)), []*step(nil)
@@ -79,7 +79,7 @@ func (l *ledger) mayWait(s *step, parents []*held, now time.Time) bool {
 	return at(l, s, func(e *entry) bool { return e.failures.mayWait(parents, now) })
 }
 
-// parentsWork notes that the auth server of s has taken its parents.
+// parentsWork notes that the auth server of s has taken the parents' tokens.
 func (l *ledger) parentsWork(s *step) {
 	at(l, s, func(e *entry) struct{} {
 		if e.failures != nil {
@@ -89,13 +89,13 @@ func (l *ledger) parentsWork(s *step) {
 	})
 }
 
-// blamedInVain notes that newer parents of s changed nothing.
+// blamedInVain notes that newer tokens of the parents of s changed nothing.
 func (l *ledger) blamedInVain(s *step, now time.Time) {
 	at(l, s, func(e *entry) struct{} { e.failed().vain = now; return struct{}{} })
 }
 
 // asParent returns the trial of h, a shared token that the auth server of a subject's step
-// may not know yet: one for all subjects.
+// may not know yet. All subjects share the trial.
 func (l *ledger) asParent(h *held, now time.Time) *trial.Trial {
 	return at(l, h.step, func(*entry) *trial.Trial {
 		t := h.tried()
@@ -106,7 +106,7 @@ func (l *ledger) asParent(h *held, now time.Time) *trial.Trial {
 	})
 }
 
-// has reports whether a token that is kept has the text of h, or its refresh token.
+// has reports whether a kept token has the text or the refresh token of h.
 func (l *ledger) has(h *held) bool {
 	return locked(l, func() bool {
 		return slices.ContainsFunc(l.entries, func(e entry) bool {
@@ -137,8 +137,8 @@ func (l *ledger) spend(h *held) {
 	at(l, h.step, func(e *entry) struct{} { e.spend(h.stamp()); return struct{}{} })
 }
 
-// doubtAbout notes that it stays open whether the refresh token of h was spent. It
-// reports whether that has been open for so long that a login is due.
+// doubtAbout notes a doubt whether the refresh token of h was spent, and reports whether the
+// doubt has lasted for so long that a login is due.
 func (l *ledger) doubtAbout(h *held, now time.Time) bool {
 	return at(l, h.step, func(e *entry) bool { return e.doubtAbout(h.stamp(), now) })
 }
@@ -149,8 +149,8 @@ func (l *ledger) owes(s *step) bool {
 	return due
 }
 
-// owing reports whether dropping l would lose something: a tombstone or a mark that isn't
-// in the storage yet, or a refresh token that isn't there, which alone says of all of them.
+// owing reports whether dropping l would lose a tombstone, a mark or a refresh token that
+// isn't in the storage yet. alone says that no refresh token ever gets there.
 func (l *ledger) owing(alone bool) bool {
 	return locked(l, func() bool {
 		return slices.ContainsFunc(l.entries, func(e entry) bool {

@@ -1,5 +1,5 @@
-// The leases of the storage's locks, as the pipeline has them, and those that it owes.
-// pipeline_store.go gets them and gives them back.
+// Leases of the storage's locks, and leases whose unlock has failed. pipeline_store.go takes
+// and unlocks leases.
 
 package requestforge
 
@@ -10,10 +10,10 @@ import (
 	"github.com/requestforge/requestforge/internal/flight"
 )
 
-// lease is a Lease whose methods have been asked what they know.
+// lease is a Lease with the result of its Done.
 type lease struct {
 	Lease
-	done <-chan struct{} // what Done returned; nil: the lock can't be lost
+	done <-chan struct{} // the result of Done; nil: the lock can't be lost
 }
 
 // held reports whether the lock isn't lost. nil is no lease.
@@ -29,10 +29,10 @@ func (l *lease) held() bool {
 	}
 }
 
-// leases are those that couldn't be given back.
+// leases are the leases whose Unlock has failed.
 //
-// The invariant: each lease of tryLock that the flight has no use for is unlocked,
-// by a call that reports success, or lost, or among those kept for a later try or under way.
+// The invariant: each lease of tryLock that the flight has no use for is unlocked by a call
+// that reports success, or lost, or kept here for a later try, or in a try under way.
 type leases struct {
 	hanging *flight.Limit // calls of Unlock left behind
 
@@ -40,15 +40,15 @@ type leases struct {
 	later []*unreleased
 }
 
-// unreleased is a lease that Unlock has failed on.
+// unreleased is a lease whose Unlock has failed.
 type unreleased struct {
 	*lease
 	tries int
 }
 
-// Unlock may fail maxUnlocks times before its lease counts as lost. The first
-// timedUnlocks times it is tried again a second later, then two, then four; the rest
-// is left for when another call of the storage has worked.
+// Unlock may fail maxUnlocks times before its lease counts as lost. The first timedUnlocks
+// times Unlock is tried again a second later, then two, then four; the other tries wait
+// until another call of the storage has worked.
 const maxUnlocks, timedUnlocks = 16, 6
 
 // add remembers o, and returns how soon to try again at the latest; 0: never.
@@ -66,7 +66,7 @@ func (l *leases) add(o *unreleased) time.Duration {
 	return wait
 }
 
-// take returns all that are kept for a later try.
+// take returns all leases kept for a later try.
 func (l *leases) take() []*unreleased {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -1,5 +1,4 @@
-// What a pipeline tells the program, through its Logger and its hooks, and what those
-// can't do to the pipeline.
+// The Logger and the hooks of a program, and the pipeline's protection from both.
 
 package requestforge
 
@@ -13,26 +12,26 @@ import (
 	"github.com/requestforge/requestforge/internal/flight"
 )
 
-// logTimeout bounds the writing of one record.
+// logTimeout bounds the writing of a record.
 const logTimeout = time.Second
 
-// eventLog writes what happens in a pipeline. No secret is ever in a record.
+// eventLog writes the events of a pipeline. No record ever has a secret.
 //
-// The invariant: whatever the Logger's handler does, log returns within logTimeout
-// and panics never. A handler that hangs is left behind, and until it returns
-// further records are dropped, so that it costs the pipeline one logTimeout.
+// The invariant: however the Logger's handler behaves, log returns within logTimeout and
+// never panics. A handler that hangs is left behind, and further records are dropped until
+// the handler returns, so that a hanging handler costs the pipeline one logTimeout.
 type eventLog struct {
 	logger *slog.Logger // nil: nothing is written
 	hangs  *flight.Limit
 	label  func(subject string) string // PipelineConfig.SubjectLabel, which may be nil
-	about  string                      // the label of the subject; "": none
+	about  string                      // the label of the subject; "": no subject
 }
 
 func newEventLog(logger *slog.Logger, label func(string) string) eventLog {
 	return eventLog{logger: logger, hangs: flight.NewLimit(1), label: label}
 }
 
-// of returns the log of what concerns a subject.
+// of returns the log of a subject's events.
 func (e eventLog) of(subject string) eventLog {
 	e.about = e.labelOf(subject)
 	return e
@@ -72,9 +71,9 @@ func (e eventLog) log(ctx context.Context, level slog.Level, msg string, s *step
 
 // hooks calls functions of the application: a step's OnError and OnRotate.
 //
-// The invariant: whatever a function does, call returns by the end of the flight's
-// time, or a little later if nothing is left of that. A function that hangs is left
-// behind. While maxHanging of a step's hang, or of a subject's, those are not called.
+// The invariant: however a function behaves, call returns by the end of the flight's time,
+// or a little later if no time is left. A function that hangs is left behind. While
+// maxHanging functions of a step or of a subject hang, no further function is called.
 type hooks struct{ events eventLog }
 
 // A hook has leastHookTime even if the auth server has used up the flight's time,
@@ -84,8 +83,8 @@ const (
 	mostHookTime  = 30 * time.Second
 )
 
-// call runs f in a flight that asked the auth server at begun. hanging counts those left
-// behind.
+// call runs f in a flight that asked the auth server at begun. hanging counts the functions
+// left behind.
 func (h *hooks) call(ctx context.Context, s *step, hanging *flight.Limit, begun time.Time, name string, f func(context.Context)) {
 	left := mostHookTime
 	if t := s.timeout; t > 0 {
@@ -107,6 +106,6 @@ func (h *hooks) call(ctx context.Context, s *step, hanging *flight.Limit, begun 
 	h.events.log(ctx, slog.LevelWarn, name+" failed; going on without", s, slog.Any("error", err))
 }
 
-// maxHanging is how many calls may hang in code that is deaf to its context (a
-// storage, or the fetchers or the hooks of a step) before further ones aren't tried.
+// maxHanging is how many calls may hang in code that is deaf to its context (a storage, or
+// the fetchers or the hooks of a step) before no further calls are tried.
 const maxHanging = 16

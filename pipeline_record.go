@@ -14,9 +14,9 @@ import (
 	"github.com/requestforge/requestforge/internal/challenge"
 )
 
-// minKeep is how long the record of a step that is nobody's parent, without
-// a refresh token, outlives its expiry: long enough for its mark to outlive
-// every copy of it.
+// minKeep is how long the record of a step without children and without a refresh token
+// outlives its expiry: long enough for the mark of the record to outlive every copy of the
+// token.
 const minKeep = time.Hour
 
 // records turns the records of a pipeline into tokens of its ledger, and tokens
@@ -84,8 +84,8 @@ func (rs *records) write(h *held) Record {
 		r.Lineage[a.key] = h.stamps[a.index]
 	}
 	if h.tok.RefreshToken == "" && !s.parent {
-		// A parent's mark goes with its record, and has to outlive
-		// whatever was made from it: that stays until replaced.
+		// A parent's mark is in its record, and has to outlive the tokens
+		// made from the parent, which stay until replaced.
 		r.Keep = max(minKeep, h.tok.Expiry.Sub(h.issued))
 	}
 	return r
@@ -114,15 +114,15 @@ func (rs *records) hold(s *step, tok Token, issued time.Time, made stamps) *held
 	h.edge = h.end
 	if rs.ahead > 0 && life > 0 {
 		window := min(life/2, rs.ahead)
-		window -= rand.N(window/4 + 1) // so that replicas don't all come at once
+		window -= rand.N(window/4 + 1) // replicas must not all come at once
 		h.renew = min(h.end, tok.Expiry.Add(-window).UnixNano())
 		h.edge = h.renew
 	}
 	return h
 }
 
-// nanoseconds is a bound in Unix nanoseconds; 0: none, or one so far that nothing lives as
-// long.
+// nanoseconds is a bound in Unix nanoseconds; 0: no bound, or a bound beyond the life of
+// any process.
 func nanoseconds(t time.Time) int64 {
 	switch {
 	case t.IsZero() || t.Year() > 2200:
@@ -138,8 +138,8 @@ func sameToken(r *Record, h *held) bool {
 	return r != nil && r.Token.AccessToken == h.tok.AccessToken && r.Token.RefreshToken == h.tok.RefreshToken && r.Issued.Equal(h.issued)
 }
 
-// canonicalExtra gives extra the form that it has after a storage, so that a
-// token is the same wherever it comes from: JSON's values, numbers exact.
+// canonicalExtra gives extra the form of a loaded Extra, so that a fetched token equals
+// its loaded copy: JSON's values, numbers exact.
 func canonicalExtra(extra map[string]any) (map[string]any, error) {
 	if len(extra) == 0 {
 		return nil, nil

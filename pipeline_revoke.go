@@ -1,5 +1,5 @@
-// The auth server hears of tokens that nobody needs any more. Which those are is said by
-// pipeline_logout.go, and by a flight that has saved its token, or has come to nothing.
+// Revocation, at the auth server, of tokens no longer needed: tokens of a logout
+// (pipeline_logout.go), tokens replaced by a flight, and tokens fetched in vain.
 
 package requestforge
 
@@ -24,10 +24,10 @@ const revokeTime = 30 * time.Second
 
 // revoker revokes tokens.
 //
-// The invariant: a token is revoked once, and never while a step of the same owner, or one
-// that all share, has a token with the same text. No request waits for that.
+// The invariant: a token is revoked once, and never while a step of the same owner, or a
+// shared step, has a token with the same text. No request waits for a revocation.
 type revoker struct {
-	grace    time.Duration // PipelineConfig.RevokeReplaced; 0: what is replaced stays
+	grace    time.Duration // PipelineConfig.RevokeReplaced; 0: replaced tokens stay
 	asker    *asker
 	counters *counters
 
@@ -36,18 +36,18 @@ type revoker struct {
 	closed  bool                   // guarded by mu
 }
 
-// party is whose tokens are revoked.
+// party is the owner of revoked tokens: all, or a subject.
 type party interface {
 	// needs reports whether a step has a token with the text of h, or its refresh token:
 	// the same session.
 	needs(h *held) bool
 	// parentOf returns the token of a step that a revocation may need.
 	parentOf(ctx context.Context, p *step) (*Token, error)
-	// farewell is what Step.Revoke is told of h.
+	// farewell returns the input of Step.Revoke for h.
 	farewell(ctx context.Context, h *held, parent func(context.Context, *step) (*Token, error)) (Input, error)
-	// hanging counts the functions of a step that were left behind, its fetchers aside.
+	// hanging counts the functions of a step left behind, without the fetchers.
 	hanging(s *step) *flight.Limit
-	// self is the party's ledger, and the log of what concerns it.
+	// self returns the party's ledger and event log.
 	self() (*ledger, eventLog)
 }
 
@@ -102,7 +102,7 @@ func (r *revoker) takeOf(l *ledger) (all []ending) {
 	return all
 }
 
-// close forgets the tokens that wait.
+// close forgets the waiting tokens.
 func (r *revoker) close() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -146,9 +146,9 @@ func (r *revoker) revoke(ctx context.Context, of party, h ending, parent func(co
 	return nil
 }
 
-// over reports whether err means that the auth server has ended the token before, as was
-// known here. A refresh token may have outlived the token, and what is wrong with the
-// client says nothing of either (RFC 6749 §5.2).
+// over reports whether err means that the auth server has ended the token before, as this
+// process knew. A refresh token may have outlived the token, and a refusal of the client
+// says nothing of either token (RFC 6749 §5.2).
 func (h *ending) over(err error) bool {
 	auth, ok := err.(*AuthError)
 	if !ok || h.live || h.tok.RefreshToken != "" || auth.StatusCode/100 != 4 || transient(auth) {

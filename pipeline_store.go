@@ -16,7 +16,7 @@ import (
 	"github.com/requestforge/requestforge/internal/unwrap"
 )
 
-// opUnlock is the call that is made even while others hang.
+// opUnlock is the only call made even while other calls hang.
 const opUnlock = "Unlock"
 
 // store is a Storage behind those bounds.
@@ -29,7 +29,7 @@ type store struct {
 	events   eventLog
 
 	// outage is odd while the storage is down, and counts the changes. Only a call
-	// that began after a change can bring the next one: what is late says nothing
+	// begun after a change can bring the next change: a late answer says nothing
 	// about now.
 	outage  atomic.Uint64
 	hanging *flight.Limit // calls left behind
@@ -50,8 +50,8 @@ func newStore(storage Storage, timeout time.Duration, shared bool, events eventL
 // patience is for calls of the storage that have no context.
 func (s *store) patience() time.Duration { return min(s.timeout, time.Minute) }
 
-// bounded runs one call of the storage. If caller is over before the call is,
-// that is no fault of the storage.
+// bounded runs one call of the storage. A caller who leaves before the end of the call is no
+// fault of the storage.
 func bounded[T any](caller context.Context, s *store, op string, call func(context.Context) (T, error), late func(T, error)) (T, error) {
 	if caller.Err() != nil {
 		var zero T
@@ -146,8 +146,8 @@ func (s *store) saveFailure(ctx context.Context, key string, f Failure) {
 	}, nil)
 }
 
-// tryLock locks key if nobody holds that. A lock whose lease doesn't work, because
-// its Done panics or hangs, is given back, and an error.
+// tryLock locks key if nobody holds the lock. A lock whose lease doesn't work, because Done
+// panics or hangs, is unlocked, and tryLock returns an error.
 func (s *store) tryLock(ctx context.Context, key string) (*lease, error) {
 	got, err := bounded(ctx, s, "TryLock", func(ctx context.Context) (Lease, error) {
 		got, ok, err := s.locker.TryLock(ctx, key)
@@ -160,7 +160,7 @@ func (s *store) tryLock(ctx context.Context, key string) (*lease, error) {
 		return got, nil
 	}, func(got Lease, err error) {
 		if got != nil {
-			go s.unlock(ctx, &lease{Lease: got}) // nobody waits for it any more
+			go s.unlock(ctx, &lease{Lease: got}) // nobody waits for the lease any more
 		}
 	})
 	if got == nil {

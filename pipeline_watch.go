@@ -1,5 +1,5 @@
-// What a pipeline does with the pushes of a storage. pipeline_shared.go takes over
-// what is found then, and looks by itself now and then.
+// The pushes of a storage. pipeline_shared.go takes over the findings, and looks by itself
+// now and then.
 
 package requestforge
 
@@ -17,40 +17,40 @@ import (
 	"github.com/requestforge/requestforge/internal/redact"
 )
 
-// pushGap lies between two looks that pushes have set off.
+// pushGap lies between two looks begun by pushes.
 const pushGap = 250 * time.Millisecond
 
 // A watcher makes looks of pushes.
 //
-// The invariant: after each push a look begins, at once or pushGap after the look
-// before has ended, and however many pushes come meanwhile, they share that look. What a
-// look couldn't load is looked at again. Without either there is neither a goroutine nor a
-// timer, and a pipeline that was dropped is kept alive by none of them.
+// The invariant: after each push a look begins, at once or pushGap after the end of the
+// look before, and all pushes of the meantime share the look. A look is repeated for the
+// steps whose load has failed. Without a push or a failure there is no goroutine and no
+// timer, and neither keeps a dropped pipeline alive.
 type watcher struct {
 	sweeper weak.Pointer[sweeper]
 	stop    func()        // ends the pushes
-	ended   chan struct{} // closed once end has come to its end
+	ended   chan struct{} // closed once all of end is done
 
 	mu      sync.Mutex
 	due     bool          // a look; guarded by mu
-	subject pushed        // whose tokens are to be looked at; guarded by mu
-	pause   time.Duration // before what has failed is looked at again; guarded by mu
-	failed  error         // that the storage gave last, and that isn't logged yet; guarded by mu
-	timer   *time.Timer   // begins the next look; nil: none is due, or one runs; guarded by mu
+	subject pushed        // the subjects to be looked at; guarded by mu
+	pause   time.Duration // before a failed look is repeated; guarded by mu
+	failed  error         // the storage's last error, not logged yet; guarded by mu
+	timer   *time.Timer   // begins the next look; nil: no look is due, or a look runs; guarded by mu
 	at      time.Time     // when timer does; guarded by mu
 	free    time.Time     // the next look begins no earlier; guarded by mu
-	looking chan struct{} // closed with the end of the look that runs; nil: none does; guarded by mu
+	looking chan struct{} // closed at the end of the running look; nil: no look runs; guarded by mu
 	closed  bool          // guarded by mu
 }
 
-// maxPushed is how many subjects are looked at one by one. After more pushes all are.
+// maxPushed is how many subjects are looked at one by one. After more pushes, all subjects are.
 const maxPushed = 1000
 
 // pushed are the subjects that pushes were about since the last look.
 type pushed struct {
 	shared bool // the shared steps; looked at anyway
 	all    bool
-	some   map[subjectKey]bool // nil: none
+	some   map[subjectKey]bool // nil: no subject
 }
 
 // note adds the subject of a key, "" for all subjects, if the key is of any.
@@ -68,7 +68,7 @@ func (p *pushed) note(key string) {
 	}
 }
 
-// add adds those of another.
+// add adds the subjects of q.
 func (p *pushed) add(q pushed) {
 	if p.some == nil {
 		p.some = q.some
@@ -78,7 +78,7 @@ func (p *pushed) add(q pushed) {
 	p.all = p.all || q.all || len(p.some) > maxPushed
 }
 
-// of returns those that are in memory.
+// of returns the subjects in memory.
 func (p *pushed) of(ss *subjects) []*subject {
 	switch {
 	case p.all:
@@ -110,8 +110,8 @@ func (sw *sweeper) watch(from Watcher) *watcher {
 	return w
 }
 
-// note hears of a push, or of what keeps the storage from pushing. It returns at
-// once, whatever a logger or the storage does.
+// note hears of a push, or of an error that keeps the storage from pushing. It returns at
+// once, however long a logger or the storage takes.
 func (w *watcher) note(key string, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -124,7 +124,7 @@ func (w *watcher) note(key string, err error) {
 	case err != nil:
 		w.failed = err
 		w.listens(false)
-	case key == "" && !w.due: // all pipelines of the storage hear of it now
+	case key == "" && !w.due: // all pipelines of the storage hear of the event now
 		at = at.Add(rand.N(pushGap))
 		fallthrough
 	default:
@@ -149,8 +149,8 @@ func (w *watcher) listens(does bool) {
 	}
 }
 
-// begin lets a look begin at a time, or as soon after it as there may be one. It
-// needs w.mu.
+// begin has a look begin at a time, or as soon afterwards as pushGap permits. The caller
+// holds w.mu.
 func (w *watcher) begin(now, at time.Time) {
 	if at.Before(w.free) {
 		at = w.free
@@ -159,13 +159,13 @@ func (w *watcher) begin(now, at time.Time) {
 		return
 	}
 	if w.timer != nil && !w.timer.Stop() {
-		return // it begins right now
+		return // the look begins right now
 	}
 	w.at = at
 	w.timer = time.AfterFunc(at.Sub(now), w.look)
 }
 
-// look takes over what the storage has.
+// look takes over the state of the storage.
 func (w *watcher) look() {
 	w.mu.Lock()
 	w.timer = nil
@@ -206,7 +206,7 @@ func (w *watcher) look() {
 // up to recheckEvery.
 const lookAgain = time.Second
 
-// again lets a look be repeated for those whose load has failed.
+// again has a look repeated for the subjects whose load has failed.
 func (w *watcher) again(failed pushed) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -225,7 +225,7 @@ func (w *watcher) again(failed pushed) {
 	})
 }
 
-// end stops listening, and returns what is closed when all that has ended.
+// end stops listening, and returns a channel that is closed when all has ended.
 func (w *watcher) end() <-chan struct{} {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -241,7 +241,7 @@ func (w *watcher) end() <-chan struct{} {
 	looking := w.looking
 	go func() {
 		defer close(w.ended)
-		// Bounded by nothing: it is for what a crash becomes.
+		// Without a bound: Bounded is here to turn a panic into an error.
 		_, _ = flight.Bounded(context.Background(), nil, func(context.Context) (struct{}, error) { w.stop(); return struct{}{}, nil }, nil)
 		if looking != nil {
 			<-looking

@@ -1,5 +1,5 @@
-// What the outcome of a send means: whether another send can help, whether the server
-// has done anything, and when it wants to be asked again.
+// The meaning of a send's outcome: whether another send can help, whether the server has
+// done anything, and when the server wants to be asked again.
 
 package requestforge
 
@@ -19,12 +19,12 @@ import (
 	"github.com/requestforge/requestforge/internal/retryafter"
 )
 
-// DefaultCheckRetry is the CheckRetry of a policy that names none:
+// DefaultCheckRetry is the CheckRetry of a policy without one:
 // retryablehttp.ErrorPropagatedRetryPolicy, which finds 429, most 5xx and most
-// errors worth another send. Unlike that function it takes 408, 421 and 425 for
-// worth it, and 505, 506, 510 and 511 not, which stay as they are; it takes the
-// errors of an http.RoundTripper, which are not wrapped in a *url.Error; and it
-// knows those for a request that can't be sent at all, such as one without a URL.
+// errors worth another send, with three differences. 408, 421 and 425 are worth
+// another send, and 505, 506, 510 and 511 are not, since they would come again.
+// The errors may be an http.RoundTripper's own, not wrapped in a *url.Error. Errors of
+// a request that can't be sent at all, such as a request without a URL, are known.
 func DefaultCheckRetry(ctx context.Context, resp *http.Response, err error) (bool, error) {
 	if err == nil {
 		switch resp.StatusCode {
@@ -52,19 +52,18 @@ func DefaultCheckRetry(ctx context.Context, resp *http.Response, err error) (boo
 }
 
 // hopeless reports whether err says that another send can only end the same way: the
-// server isn't who it should be or doesn't speak TLS as we do, or the request is one
-// that can't be sent.
+// server can't prove its name or speaks no common TLS, or the request can't be sent.
 func hopeless(err error) bool {
 	return certificateError(err) || tlsError(err) || malformed(err)
 }
 
-// tlsError reports whether err is that of a server which speaks no TLS, or has ended it
-// with an alert.
+// tlsError reports whether err comes from a server that speaks no TLS, or has ended the
+// handshake with an alert.
 func tlsError(err error) bool {
 	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok {
 		return true
 	}
-	// net/http puts this one in the place of a RecordHeaderError.
+	// net/http replaces a RecordHeaderError by ErrSchemeMismatch.
 	if errors.Is(err, http.ErrSchemeMismatch) {
 		return true
 	}
@@ -75,8 +74,8 @@ func tlsError(err error) bool {
 	return ok && (op.Op == "remote error" || op.Op == "local error") // crypto/tls' names for alerts
 }
 
-// malformed reports whether err is http.Transport's for a request that it
-// can't send. They have no type.
+// malformed reports whether err is http.Transport's error for a request that the
+// transport can't send. Such errors have no type.
 func malformed(err error) bool {
 	text := err.Error()
 	for _, s := range [...]string{
@@ -104,8 +103,7 @@ func malformed(err error) bool {
 	return false
 }
 
-// certificateError reports whether err says that the server isn't who it
-// should be.
+// certificateError reports whether err says that the server can't prove its name.
 func certificateError(err error) bool {
 	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
 		return true
@@ -131,15 +129,15 @@ func final(err error) bool {
 	return hopeless(err) || canceled(err)
 }
 
-// canceled reports whether err says that the caller took the request back,
-// also where neither its context nor its Cancel shows that: after the deprecated
-// CancelRequest of http.Transport. The error has no type.
+// canceled reports whether err says that the caller took the request back. After the
+// deprecated CancelRequest of http.Transport neither the context nor Cancel of the
+// request shows the cancellation. The error has no type.
 func canceled(err error) bool {
 	return strings.Contains(err.Error(), "net/http: request canceled")
 }
 
-// judge is an error that knows whether another send may help, and how long
-// until then; 0 if it doesn't know.
+// judge is an error that knows whether another send may help, and after which wait; 0
+// for an unknown wait.
 type judge interface {
 	error
 	RetryVerdict() (retry bool, after time.Duration)

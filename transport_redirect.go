@@ -1,5 +1,5 @@
-// What http.Client can't do for a relative URL, whose scheme and host it doesn't know:
-// follow redirects, name the referring page, and keep cookies.
+// Redirects, Referer and cookies for relative URLs: http.Client doesn't know their scheme
+// and host.
 
 package requestforge
 
@@ -12,7 +12,7 @@ import (
 )
 
 // absoluteLocation makes the Location of resp, which answers a request to base,
-// absolute. One that can't be parsed is left to http.Client's own error.
+// absolute. A Location that can't be parsed is left to http.Client's own error.
 func absoluteLocation(resp *http.Response, base *url.URL) {
 	loc := resp.Header.Get("Location")
 	if loc == "" {
@@ -38,17 +38,17 @@ func absoluteLocation(resp *http.Response, base *url.URL) {
 // A resolver returns a request as it goes out, with an absolute URL.
 type resolver func(*http.Request) (*http.Request, error)
 
-// noHost is a name that is none (RFC 6761 §6.4), for a URL that leads nowhere.
+// noHost is never the name of a host (RFC 6761 §6.4), for a URL that leads nowhere.
 const noHost = "invalid"
 
 // undotted returns host without a dot at the end of its name, and with a name.
 //
-// http.Client copies the caller's Authorization and Cookie headers to a
-// redirect's host if that is the host of the first URL, or ends in "." and it. In a
-// relative URL that is "", and every name with a dot at its end would get
-// them, and so would no name at all, which leads to this machine. The dot may be one
-// of Unicode's, and characters that IDNA drops may follow it or be all there is; a name
-// that ends in a letter or digit is left alone.
+// http.Client copies the caller's Authorization and Cookie headers to a redirect's host if
+// the host of the first URL equals the redirect's host, or is its end after a dot. The host
+// of a relative URL is "", so every name with a dot at its end would get the headers, and
+// so would an empty name, which leads to this machine. The dot may be a dot of Unicode, and
+// characters dropped by IDNA may follow the dot or be the whole name; a name that ends in a
+// letter or digit is left alone.
 func undotted(host string) string {
 	name, port := host, ""
 	if i := strings.LastIndexByte(host, ':'); i >= 0 && strings.IndexByte(host[i:], ']') < 0 {
@@ -70,9 +70,9 @@ func undotted(host string) string {
 	return trimmed + port
 }
 
-// refer returns req, which follows a redirect, with the Referer that http.Client would
-// have set if it had known the URL before: none on the way from https to http, for
-// anyone to read, and else the whole URL.
+// refer returns req, which follows a redirect, with the Referer that http.Client would have
+// set for an absolute URL: the whole URL, but no Referer on the way from https to http,
+// where anyone can read.
 func refer(req *http.Request, resolve resolver) *http.Request {
 	before := req.Response.Request
 	referer := req.Header["Referer"]
@@ -106,7 +106,7 @@ func refer(req *http.Request, resolve resolver) *http.Request {
 	return out
 }
 
-// relativeJar knows what relative URLs mean.
+// relativeJar resolves relative URLs.
 type relativeJar struct {
 	resolve resolver
 	jar     http.CookieJar
@@ -125,7 +125,7 @@ func (j *relativeJar) Cookies(u *url.URL) []*http.Cookie {
 	return nil
 }
 
-// absolute returns u as a request would have it, false if that would be an error.
+// absolute returns u as a request would resolve it, false after an error.
 func (j *relativeJar) absolute(u *url.URL) (*url.URL, bool) {
 	req, err := j.resolve(&http.Request{URL: u})
 	if err != nil {
