@@ -283,9 +283,6 @@ type spelling string
 // in reports whether h has a value of the header in any spelling: a map filled by hand may
 // have any spelling.
 func (s spelling) in(h http.Header) bool {
-	if len(h[string(s)]) > 0 {
-		return true
-	}
 	for name, values := range h {
 		if len(name) == len(s) && len(values) > 0 && strings.EqualFold(name, string(s)) {
 			return true
