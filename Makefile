@@ -21,7 +21,7 @@ GO       := go
 FUZZTIME := 20s
 SEED     := 1
 
-PARTS := servers format vet staticcheck imports rooms race allocs markdown promises
+PARTS := servers format vet staticcheck imports rooms tests markdown promises
 
 # git lists what is committed and what will be. The option lets it work in a
 # clone that belongs to somebody else, as a mounted one does; make's wildcard
@@ -52,7 +52,10 @@ export GORACE := atexit_sleep_ms=0 $(GORACE)
 gotest = $(BIN)/gotestsum --format standard-quiet --hide-summary skipped \
 	--jsonfile "$(RUNS)/$(1)-$$(echo $$m | tr / -).json" --
 
-.PHONY: test soak release-check unpublished conformance chaos mutations fuzz interop browser bench nightly readme tools $(PARTS)
+# $(1) at once of the targets $(2).
+at-once = @printf '%s\n' $(2) | xargs -n 1 -P $(1) $(MAKE) --no-print-directory
+
+.PHONY: test tests race allocs soak release-check unpublished conformance chaos mutations fuzz interop browser bench nightly readme tools $(PARTS)
 .NOTPARALLEL:
 
 test:
@@ -74,10 +77,16 @@ format:
 
 # With the tag they see what test runs, and what soak does.
 vet:
-	@for m in $(MODULES); do (cd $$m && $(GO) vet -tags soak ./...) || exit 1; done
+	$(call at-once,2,$(MODULES:%=vet/%))
+
+vet/%:
+	@cd $* && $(GO) vet -tags soak ./...
 
 staticcheck: tools
-	@for m in $(MODULES); do (cd $$m && $(BIN)/staticcheck -tags soak ./...) || exit 1; done
+	$(call at-once,2,$(MODULES:%=staticcheck/%))
+
+staticcheck/%:
+	@cd $* && $(BIN)/staticcheck -tags soak ./...
 
 # Every module but these has releases of its own, and so may not import what is
 # internal to the root.
@@ -96,20 +105,19 @@ rooms: tools
 ANEW := $(if $(CI),-count=1 -shuffle=on)
 
 # Tests that are parallel wait for servers and other processes most of the time,
-# so that more of them may run than there are cores, and three modules at once. Those
+# so that more of them may run than there are cores, and four modules at once. Those
 # that take longest begin.
 FIRST := . redisstorage chaos benchmarks
 ORDER := $(filter $(MODULES),$(FIRST)) $(filter-out $(FIRST),$(MODULES))
 
 race: tools
 	@rm -rf $(RUNS) && mkdir -p $(RUNS)
-	@printf '%s\n' $(ORDER) | xargs -P 3 -I {} sh -c \
-		'm={}; cd $$m && $(call gotest,race) -race $(ANEW) -parallel=4 ./...'
+	$(call at-once,4,$(ORDER:%=race/%))
 
-# The tests of module $$1 that race leaves out, and go test has with $$flags: go
-# list says in which files they are. No other test is run. $$run names the run.
+# The tests of module $$m that race leaves out, and go test has with $$flags: go list says
+# in which files they are. No other test is run. $$run names the run.
 define LEFTOUT
-m=$$1; cd $$m || exit 1
+cd $$m || exit 1
 ignored='{{$$d := .Dir}}{{range .IgnoredGoFiles}}{{$$d}}/{{.}}{{"\n"}}{{end}}'
 race=$$($(GO) list -race -f "$$ignored" ./...) || exit 1
 still=$$($(GO) list $$flags -f "$$ignored" ./...) || exit 1
@@ -122,26 +130,38 @@ $(call gotest,$$run) $$flags $$anew -timeout=20m -run "^($$tests)\$$" $$packages
 endef
 export LEFTOUT
 
-# $(1) is the name of the run, $(2) its flags, and $(3) how many modules are at it at once.
-leftout = @mkdir -p $(RUNS) && rm -f $(RUNS)/$(1)-*; \
-	printf '%s\n' $(ORDER) | run=$(1) flags="$(2)" anew="$(ANEW)" xargs -n 1 -P $(3) sh -c "$$LEFTOUT" leftout
-
 # The race detector allocates, so that tests which count allocations are built
 # without it only, and so are those whose numbers are so large that they would
 # take most of the time: their files begin with //go:build !race.
 allocs: tools
-	$(call leftout,allocs,,3)
+	@mkdir -p $(RUNS) && rm -f $(RUNS)/allocs-*
+	$(call at-once,4,$(ORDER:%=allocs/%))
+
+# Both, so that what is short fills the cores until the longest ends.
+tests: tools
+	@rm -rf $(RUNS) && mkdir -p $(RUNS)
+	$(call at-once,4,$(ORDER:%=race/%) $(ORDER:%=allocs/%))
+
+# One module's part: make race/redisstorage.
+race/%:
+	@m=$*; cd $$m && $(call gotest,race) -race $(ANEW) -parallel=4 ./...
+
+allocs/%:
+	@m=$* run=allocs flags= anew='$(ANEW)' sh -c "$$LEFTOUT"
+
+soak/%:
+	@m=$* run=soak flags='-race -tags soak' anew='-count=1 -shuffle=on' sh -c "$$LEFTOUT"
 
 # Those that take many processes, or real time, begin with //go:build soak.
-soak: ANEW := -count=1 -shuffle=on
 soak: servers tools
-	$(call leftout,soak,-race -tags soak,1)
+	@mkdir -p $(RUNS) && rm -f $(RUNS)/soak-*
+	$(call at-once,1,$(ORDER:%=soak/%))
 	@$(BIN)/promises SOAK.md $(RUNS)/soak-*.json
 
 markdown: tools
 	@$(BIN)/readmecheck $(MARKDOWN)
 
-# promises judges the runs that race and allocs have left behind.
+# promises judges the runs that tests has left behind.
 promises: tools
 	@$(BIN)/promises PROMISES.md $(RUNS)/race-*.json $(RUNS)/allocs-*.json
 

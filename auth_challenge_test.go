@@ -553,6 +553,7 @@ func TestChallengeIsForTheFetcherUnlessARefreshWillDo(t *testing.T) {
 // The sends for a nonce, for challenges, after refusals and the retries hold the one budget,
 // in every order of the layers.
 func TestChallengesAreAnsweredWithinTheBudgetOfSends(t *testing.T) {
+	t.Parallel()
 	challengesWithinTheBudget(t, 23)
 }
 

@@ -110,6 +110,7 @@ func TestLayersOfAuthSpareTheTokenThatIsGood(t *testing.T) {
 // RetryMax, the replays and one: so many sends at most, in every order of the layers and
 // through every mix of answers.
 func TestLayersSendWithinOneBudgetInEveryOrder(t *testing.T) {
+	t.Parallel()
 	const retries, replays = 2, 2
 	type wrap func(http.RoundTripper) http.RoundTripper
 	auth := wrap(func(rt http.RoundTripper) http.RoundTripper {

@@ -535,6 +535,7 @@ func newRemembering() *remembering {
 // A wrong secret in many processes is one request a cool-down, in all. With
 // another secret it counts for nothing.
 func TestPipelineWrongSecretInManyProcessesIsOneRequestACoolDown(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var asked atomic.Int32
 		server := &http.Client{Transport: roundTrip(func(req *http.Request) (*http.Response, error) {

@@ -457,6 +457,7 @@ func TestPipelineLeaseWhoseDoneCrashesIsGoneAround(t *testing.T) {
 // An outage is two records, one when it begins and one when it is over, however
 // many calls are under way and however late they end.
 func TestPipelineOutageIsLoggedOnceEachWay(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var fails, backs atomic.Int32
 		log := slog.New(handlerFunc(func(r slog.Record) {

@@ -43,6 +43,7 @@ func TestPipelineRetryAfterIsCapped(t *testing.T) {
 // Fifty processes that are told so at one moment come back then or later, not all at
 // one moment; and none is in a loop when the moment has passed.
 func TestPipelineRetryAfterOfATokenEndpoint(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		value func(now time.Time) string // of Retry-After
 		least time.Duration

@@ -240,7 +240,10 @@ func (m *model) lineage(parents []string, pick func(a, b uint64) uint64) map[str
 // What a Pipeline hands out is live by the marks that its process knows, what
 // is live is not fetched again, stamps rise, and a lineage is that of all
 // ancestors: whatever happens in whatever order, in two processes at once.
-func TestPipelineAgreesWithItsModel(t *testing.T) { checkPipeline(t) }
+func TestPipelineAgreesWithItsModel(t *testing.T) {
+	t.Parallel()
+	checkPipeline(t)
+}
 
 func checkPipeline(t *testing.T) {
 	steps, fetches := 0, 0

@@ -186,7 +186,10 @@ func TestPipelineCanBePrintedWhileInUse(t *testing.T) {
 }
 
 // The short form, with the race detector; numbers_test.go has the long one.
-func TestPipelineNoRecordHoldsASecretInAShortRun(t *testing.T) { noRecordHoldsASecret(t, 60, false) }
+func TestPipelineNoRecordHoldsASecretInAShortRun(t *testing.T) {
+	t.Parallel()
+	noRecordHoldsASecret(t, 60, false)
+}
 
 // noRecordHoldsASecret is a run with every fault there is, logged to the last record. If it
 // is long, it comes to every event.

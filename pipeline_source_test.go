@@ -495,6 +495,7 @@ func TestSourceKnowsItsTokenByValue(t *testing.T) {
 // order: whichever is revoked, every one of many requests at once is served, and the root of
 // them all has no blame.
 func TestSourceManyLayersServeEveryRequestWhicheverIsRevoked(t *testing.T) {
+	t.Parallel()
 	for _, order := range [][]string{ // the inner one first
 		{"app", "user"}, {"user", "app"}, {"user", "audit"}, {"audit", "app"},
 		{"app", "user", "audit"}, {"audit", "user", "app"}, {"user", "app", "audit"},

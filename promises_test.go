@@ -17,6 +17,7 @@ import (
 )
 
 func TestPromisesHaveTests(t *testing.T) {
+	t.Parallel()
 	tests := make(map[string]map[string]bool) // dir -> names, read once
 	for _, page := range []string{"PROMISES.md", "SOAK.md"} {
 		promisesHaveTests(t, page, tests)

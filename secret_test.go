@@ -213,6 +213,7 @@ func TestNewSecretEndsTheCoolDownOfARenewalAhead(t *testing.T) {
 // A corrected secret ends the cool-down in each of 50 processes over one storage at the
 // next try: one of them asks, and the others have its token.
 func TestCorrectedSecretEndsTheCoolDownInEveryProcess(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		v, server, storage := &vault{secret: "wrong"}, &picky{secret: "right"}, newShared()
 		var fleet []*rf.Pipeline

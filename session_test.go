@@ -116,6 +116,7 @@ func TestRestartsThatLogOutLeaveNoSession(t *testing.T) {
 // 1,000 renewals by a login from scratch have two sessions at once, and one in the end; the
 // old token is good for the whole grace.
 func TestRenewalsLeaveTwoSessionsAtMost(t *testing.T) {
+	t.Parallel()
 	const life, grace = 10 * time.Minute, 30 * time.Second
 	for _, busy := range []bool{true, false} { // renewed ahead, or after the end
 		t.Run(fmt.Sprint(busy), func(t *testing.T) {

@@ -331,6 +331,7 @@ func (m *moodyJSON) MarshalJSON() ([]byte, error) {
 }
 
 func TestRecordThatCannotBeEncodedIsAnErrorWithoutContent(t *testing.T) {
+	t.Parallel()
 	const secret = "hunter2"
 	itself := map[string]any{"s": secret}
 	itself["itself"] = itself

@@ -783,7 +783,10 @@ func newCrowd(shape crowdShape) *crowd {
 	}
 }
 
-func TestSubjectsAgreeWithTheirModel(t *testing.T) { checkCrowd(t) }
+func TestSubjectsAgreeWithTheirModel(t *testing.T) {
+	t.Parallel()
+	checkCrowd(t)
+}
 
 func checkCrowd(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {

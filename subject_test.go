@@ -180,6 +180,7 @@ func TestSubjectThatIsMissingFailsBeforeAnythingIsSent(t *testing.T) {
 
 // A revoked app token condemns what was made from it for every subject, and is replaced once.
 func TestSubjectsShareTheMarksOfSharedSteps(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var o office
 		p := pipeline(t, o.chain())
@@ -541,7 +542,8 @@ func TestSubjectsRefreshKeepsTheCoolDownOfASharedStep(t *testing.T) {
 
 // Whoever is in use stays, however many others come, and however fast.
 func TestSubjectInUseStays(t *testing.T) {
-	for _, most := range []int{1, 50, 400} {
+	t.Parallel()
+	for _, most := range []int{1, 50, 200} {
 		t.Run(fmt.Sprint(most), func(t *testing.T) {
 			logins := map[string]int{}
 			p := pipeline(t, rf.PipelineConfig{Subject: userOf, MaxSubjects: most + 1, Steps: []rf.Step{{Name: "user", PerSubject: true, Fetcher: rf.FetcherFunc(func(_ context.Context, in rf.Input) (*rf.Token, error) {
@@ -804,6 +806,7 @@ func TestGivenThatHangsHoldsNobodyForLong(t *testing.T) {
 // Many requests with bad tokens, or none, and one with a good one, all at once; also where the
 // given token is used one step further up.
 func TestGivenTokenThatIsGoodIsServedAmongManyThatAreNot(t *testing.T) {
+	t.Parallel()
 	for _, others := range []string{"missing", "bad", "each bad in its way"} {
 		for _, legs := range []int{1, 2} {
 			t.Run(fmt.Sprint(others, " ", legs), func(t *testing.T) {
@@ -867,6 +870,7 @@ func TestSubjectThatWasDroppedLeavesNothing(t *testing.T) {
 
 // Subjects come and go faster than they are fetched for, from many goroutines.
 func TestSubjectsDroppedAndMadeAnewAllTheTime(t *testing.T) {
+	t.Parallel()
 	cfg := rf.PipelineConfig{Subject: userOf, MaxSubjects: 2, Steps: []rf.Step{{Name: "user", PerSubject: true, Fetcher: rf.FetcherFunc(func(_ context.Context, in rf.Input) (*rf.Token, error) {
 		return &rf.Token{AccessToken: in.Subject}, nil
 	})}}}
