@@ -36,6 +36,7 @@ type graph struct {
 type step struct {
 	Step
 	index      int     // in graph.steps; -1: a given step
+	place      int     // among the steps of its ledger
 	perSubject bool    // the tokens are each subject's own
 	key        string  // in the storage, without a subject
 	parent     bool    // another step depends on the step
@@ -89,7 +90,10 @@ func newGraph(cfg *PipelineConfig, bad func(string, ...any)) *graph {
 	checkSubject(cfg, g, bad)
 	checkJars(g, bad)
 	for i, s := range g.steps {
-		s.index = i
+		s.index, s.place = i, i
+		if s.perSubject {
+			s.place -= g.shared
+		}
 	}
 	for _, s := range g.steps {
 		s.linkAncestors()

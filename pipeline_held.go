@@ -73,18 +73,20 @@ type held struct {
 	// In Unix nanoseconds; 0: never. From renew on, the token is renewed in the background;
 	// from end on, the token isn't handed out. edge is the earlier time, for the single
 	// comparison of the hot path, or 1 if each use is recorded.
-	edge, renew, end int64
-
-	until int64 // end of the tokens made from the token, see Record.Until; in Unix nanoseconds, 0: no bound
+	edge int64
 
 	handed atomic.Int32 // how often the live token was handed out, counted up to servedOften
 
 	unsaved bool // the stamp is from this process, not from the storage
 	loaded  bool // the token comes from the storage
-	owner   owner
-	step    *step
-	stamps  stamps
-	issued  time.Time
+
+	renew, end int64 // see edge
+	until      int64 // end of the tokens made from the token, see Record.Until; in Unix nanoseconds, 0: no bound
+
+	owner  owner
+	step   *step
+	stamps stamps
+	issued time.Time
 
 	nextRenewal atomic.Int64 // the earliest time of a renewal, in Unix nanoseconds
 	takenAt     atomic.Int64 // when an auth server has taken the token, as a parent's, last; in Unix nanoseconds, 0: never

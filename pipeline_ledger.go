@@ -34,13 +34,14 @@ type ledger struct {
 	// The fields of the hot path come first. served is the token of the first own step, if
 	// served without the lock; further are the tokens of the remaining own steps. Written
 	// under mu.
-	served  atomic.Pointer[held]
-	graph   *graph
-	further *[]atomic.Pointer[held] // nil: own is one step
+	served atomic.Pointer[held]
 
 	// up is the ledger of the shared steps, above the ledgers of the subjects; nil: the
 	// ledger itself is the ledger of the shared steps, which often are all steps.
 	up *ledger
+
+	graph   *graph
+	further *[]atomic.Pointer[held] // nil: own is one step
 
 	entries []entry // of own; each guarded by mu
 
@@ -92,16 +93,12 @@ func (l *ledger) own() []*step {
 // owns reports whether the step with an index belongs to l.
 func (l *ledger) owns(index int) bool { return (index >= l.graph.shared) == (l.up != nil) }
 
-// servedOf returns the place of the token, served without the lock, of the step of l with
-// an index.
-func (l *ledger) servedOf(index int) *atomic.Pointer[held] {
-	if l.up != nil {
-		index -= l.graph.shared
-	}
-	if index == 0 {
+// servedOf returns where the token of s is that is served without the lock.
+func (l *ledger) servedOf(s *step) *atomic.Pointer[held] {
+	if s.place == 0 {
 		return &l.served
 	}
-	return &(*l.further)[index-1]
+	return &(*l.further)[s.place-1]
 }
 
 // entry returns the entry of the step of l with an index.
@@ -136,7 +133,7 @@ func (l *ledger) live(h *held) bool {
 // ready returns the token of s that is served without the lock, unless a shared mark has
 // risen since the check. The caller checks the expiry.
 func (l *ledger) ready(s *step) *held {
-	h := l.servedOf(s.index).Load()
+	h := l.servedOf(s).Load()
 	if h != nil && l.up != nil && l.up.marks.Load() != h.checked.Load() {
 		return nil
 	}
@@ -204,7 +201,7 @@ func (l *ledger) serveLocked(h *held) {
 	own, up := l.view() // before the check, so that checked is never newer than the check
 	if h.stamps.above(*own) && (up == nil || h.stamps.above(*up)) {
 		h.checked.Store(up)
-		l.servedOf(h.step.index).Store(h)
+		l.servedOf(h.step).Store(h)
 	}
 }
 
@@ -221,7 +218,7 @@ func (l *ledger) raiseLocked(s *step, stamp uint64) bool {
 		e.top = max(e.top, stamp)
 	}
 	for _, s := range l.own() {
-		served := l.servedOf(s.index)
+		served := l.servedOf(s)
 		if h := served.Load(); h != nil && !l.live(h) {
 			served.Store(nil)
 		}

@@ -223,7 +223,7 @@ func TestLedgerBelowAnotherSeesItsMarks(t *testing.T) {
 			t.Error("a leaf lives on after the shared root was revoked")
 		}
 	}
-	if two.marks.Load() != marks || two.servedOf(g.leaf.index).Load() != leaf {
+	if two.marks.Load() != marks || two.servedOf(g.leaf).Load() != leaf {
 		t.Error("a ledger below was touched")
 	}
 

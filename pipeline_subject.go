@@ -19,26 +19,29 @@ import (
 
 // subject is the state of one subject in a process, without a goroutine or a timer.
 type subject struct {
-	moved                   atomic.Uint64 // subjects.made when the subject came to the front of subjects.idle last
-	ledger                  ledger
-	name                    string                 // see nameOf
+	name    string        // see nameOf
+	idle    *list.Element // of subjects.idle; guarded by subjects.mu
+	callers int           // callers who may begin a flight; guarded likewise
+
+	// The hot path reads short, moved and the first fields of the ledger, which are in one
+	// line of cache: Go's objects of this size begin in the middle of a line.
+	short  [40]byte      // the bytes of a short name; written once, before the subject is published
+	moved  atomic.Uint64 // subjects.made when the subject came to the front of subjects.idle last
+	ledger ledger
+
 	flights                 []flight.Flight[*held] // of the subject's own steps
 	fetchers, hooks, givens flight.Limit           // left behind
-	idle                    *list.Element          // of subjects.idle; guarded by subjects.mu
-	callers                 int                    // callers who may begin a flight; guarded likewise
 }
 
-// subjectOfOne is a subject of a single step, in one allocation. The hot path reads two
-// adjacent lines of cache of a subject with a short name.
+// subjectOfOne is a subject of a single step, in one allocation.
 type subjectOfOne struct {
-	short [56]byte // the bytes of a short name; written once, before the subject is published
 	subject
 	entries [1]entry
 	flights [1]flight.Flight[*held]
 }
 
 // call sets the name of the subject.
-func (s *subjectOfOne) call(name string) {
+func (s *subject) call(name string) {
 	if len(name) > len(s.short) {
 		s.name = strings.Clone(name)
 		return
@@ -162,12 +165,12 @@ func (ss *subjects) make(name, id string) *subject {
 	var s *subject
 	if n := len(ss.graph.steps) - ss.graph.shared; n == 1 {
 		one := new(subjectOfOne)
-		one.call(name)
 		s = &one.subject
 		s.flights, s.ledger.entries = one.flights[:], one.entries[:]
 	} else {
-		s = &subject{name: strings.Clone(name), flights: make([]flight.Flight[*held], n), ledger: ledger{entries: make([]entry, n)}}
+		s = &subject{flights: make([]flight.Flight[*held], n), ledger: ledger{entries: make([]entry, n)}}
 	}
+	s.call(name)
 	s.fetchers.Set(maxHanging, ss.fetchers)
 	s.hooks.Set(maxHanging, ss.hooks)
 	s.givens.Set(maxHanging, nil) // a herd of one subject's given tokens may exceed the bound for all subjects
