@@ -339,7 +339,9 @@ func (p *Pipeline) Refresh(ctx context.Context) (*Token, error) {
 // InvalidateStep invalidates the current token of the named step and all tokens made from
 // that token: for this process at once, for processes with the same storage as soon as they
 // learn of the invalidation. InvalidateStep loads first, so that a token stored by another
-// process is invalidated, too. An error means that the storage may not know.
+// process is invalidated, too. An error means that the storage may not know; if the load
+// failed, a token that only the storage has stays valid, as after a restart, or for a subject
+// dropped from memory. Call InvalidateStep again then.
 //
 // A step of each subject's own is invalidated for ctx's subject. A shared step is
 // invalidated for all subjects, with the tokens made from it. A given step has no token

@@ -532,8 +532,11 @@ func (p *crowdProcess) kill(who, step string, call func() error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.note("%s: killed %v: %v", p.name, known, err)
+	// A process that has dropped the subject, and can't load, has nothing to mark: the
+	// error says so.
+	dropped := err != nil && who != "" && w.Max > 0 && w.Max < w.Subjects
 	for _, access := range known {
-		if _, ok := p.dead[access]; !ok {
+		if _, ok := p.dead[access]; !ok && !dropped {
 			p.dead[access] = time.Now()
 		}
 		if _, ok := w.dead[access]; !ok && err == nil {
