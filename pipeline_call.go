@@ -76,6 +76,8 @@ func (a *asker) enter(ctx context.Context, s *step) (*slot.Slot, error) {
 
 var errStuck = fmt.Errorf("%d fetchers of earlier fetches still run, long after FetchTimeout; a Fetcher must return when its context ends", maxHanging)
 
+var errParentEnded = errors.New("the token of a parent ended before the request could be sent")
+
 // ask runs fetcher until there is a token, a final error, or no try or time left. Each try
 // holds a slot; the time for a fetch begins with the first slot. ask also returns the
 // changing secrets of the last try: if the auth server refuses and the secrets have changed

@@ -234,10 +234,14 @@ func (f *fetch) refreshable() *held {
 var errNotOurs = errors.New("the refresh token isn't this process's to send any more")
 
 // may returns why nothing must be sent now, or nil. prev is the token whose refresh token
-// would be sent, or nil.
-func (f *fetch) may(prev *held) error {
+// would be sent, or nil. parents were fresh at the beginning, and may have ended in a wait
+// for a slot or for the next try.
+func (f *fetch) may(prev *held, parents []*held) error {
 	if f.flights.ledger.now() != f.epoch {
 		return errForgot
+	}
+	if now := time.Now(); slices.ContainsFunc(parents, func(h *held) bool { return !h.fresh(now) }) {
+		return errParentEnded
 	}
 	if prev != nil && f.refreshable() != prev {
 		return errNotOurs // the lease is lost, or a newer token exists
@@ -248,6 +252,7 @@ func (f *fetch) may(prev *held) error {
 // call runs a fetcher with the parents' tokens. If the auth server refuses a parent's
 // token, call replaces the parents' tokens and runs the fetcher once more.
 func (f *fetch) call(ctx context.Context, fetcher Fetcher, prev *held) (*Token, []*held, error) {
+	waited := false // a parent's token ended before the first try
 	for {
 		if ctx.Err() != nil {
 			return nil, nil, context.Cause(ctx)
@@ -256,16 +261,7 @@ func (f *fetch) call(ctx context.Context, fetcher Fetcher, prev *held) (*Token, 
 		if err != nil {
 			return nil, nil, err
 		}
-		in := Input{Parents: make(map[string]*Token, len(parents)), Subject: f.flights.subject, Challenge: f.challenge(), cookies: f.step.cookies, until: until(parents)}
-		for i, p := range f.step.parents {
-			in.Parents[p.Name] = parents[i].tok
-		}
-		if prev != nil {
-			in.Previous, in.anew = prev.tok, prev.anew(fetched(parents))
-		}
-		if newest := f.flights.ledger.newest(f.step); newest != nil {
-			in.newest, in.ttl = newest.tok, f.step.ended(newest) || newest.bounded()
-		}
+		in := f.input(parents, prev)
 		asking := ctx
 		if prev != nil && f.step.timeout > 0 {
 			// Close waits for a refresh until FetchTimeout: the answer may have the only
@@ -273,8 +269,16 @@ func (f *fetch) call(ctx context.Context, fetcher Fetcher, prev *held) (*Token, 
 			asking = context.WithoutCancel(ctx)
 		}
 		f.begun = time.Now()
+		fresh := slices.DeleteFunc(slices.Clone(parents), func(h *held) bool { return !h.fresh(f.begun) })
 		var tok *Token
-		tok, f.read, err = f.flights.asker.ask(asking, f.step, fetcher, in, f.flights.deaf(f.step).fetchers, func() error { return f.may(prev) })
+		tok, f.read, err = f.flights.asker.ask(asking, f.step, fetcher, in, f.flights.deaf(f.step).fetchers, func() error { return f.may(prev, fresh) })
+		if err == errParentEnded {
+			if !waited {
+				waited = true
+				continue
+			}
+			err = &AuthError{Step: f.step.Name, Unsent: true, Err: errParentEnded}
+		}
 		if err == nil {
 			for _, h := range parents {
 				h.takenAt.Store(time.Now().UnixNano())
@@ -295,6 +299,21 @@ func until(parents []*held) (t time.Time) {
 		t = earlier(t, h.ends())
 	}
 	return t
+}
+
+// input is what the fetcher gets.
+func (f *fetch) input(parents []*held, prev *held) Input {
+	in := Input{Parents: make(map[string]*Token, len(parents)), Subject: f.flights.subject, Challenge: f.challenge(), cookies: f.step.cookies, until: until(parents)}
+	for i, p := range f.step.parents {
+		in.Parents[p.Name] = parents[i].tok
+	}
+	if prev != nil {
+		in.Previous, in.anew = prev.tok, prev.anew(fetched(parents))
+	}
+	if newest := f.flights.ledger.newest(f.step); newest != nil {
+		in.newest, in.ttl = newest.tok, f.step.ended(newest) || newest.bounded()
+	}
+	return in
 }
 
 // parents returns a live token of each parent, and fetches missing tokens in parallel.
@@ -462,20 +481,9 @@ func (f *fetch) suspects(parents []*held, certain bool) []*held {
 	return append(own, shared...)
 }
 
-// revokeRefused invalidates the refused parents after newer parents have worked.
-func (f *fetch) revokeRefused(ctx context.Context) {
-	for _, b := range f.refused {
-		if fs := f.flights.of(b.step); fs.ledger.revoke(b.step, b.stamp) {
-			// An error is the storage's, and counted there.
-			_ = fs.shared.revoke(ctx, b)
-		}
-	}
-	f.refused = nil
-}
-
 // unasked reports whether err says nothing about the auth server.
 func unasked(err error) bool {
-	return slices.ContainsFunc([]error{errStuck, flight.ErrFull, errNoSlot, errGiven}, func(e error) bool { return errors.Is(err, e) })
+	return slices.ContainsFunc([]error{errStuck, flight.ErrFull, errNoSlot, errGiven, errParentEnded}, func(e error) bool { return errors.Is(err, e) })
 }
 
 // failed records err, tells the step's hook, and returns the callers' error.
