@@ -158,7 +158,7 @@ func (r *repository) check(out io.Writer, version, scratch string) error {
 // newer one is made up, with the same code, and only the choice of versions is tried.
 func (r *repository) mixed(out io.Writer, s *stranger, modules []goModule, version string) error {
 	root := modules[0]
-	used, versions := modules[:1], map[string]string{root.path: version}
+	used, versions := []goModule{root}, map[string]string{root.path: version}
 	older := ""
 	for _, m := range modules[1:] {
 		last, err := r.before(m, version)
