@@ -31,13 +31,12 @@ type fetch struct {
 	lease     *lease            // nil: no lease
 	blind     bool              // the last look has failed: a peer may have sent the refresh token, or logged out
 	started   time.Time
-	begun     time.Time    // when the auth server was asked last
-	failing   *step        // the parent without a token; nil: no parent failed
-	blamed    bool         // the parents have been blamed once
+	begun     time.Time // when the auth server was asked last
+	failing   *step     // the parent without a token; nil: no parent failed
+	refused   refusedParents
 	trial     *trial.Trial // of young parents; nil: no young parent was refused
 	tried     time.Time    // when the trial began
 	turn      *held        // a shared parent whose trial is this fetch's turn; nil: no turn
-	refused   []blame      // refused tokens of parents
 	fromPeer  bool         // the failure is another process's
 	read      reading      // the changing secrets of the last try
 	given     givenTokens  // from the request
@@ -52,6 +51,7 @@ func (fs *flights) fly(ctx context.Context, s *step, d demand) (*held, error) {
 	defer fs.ledger.setFetching(s, false)
 	outer, _ := ctx.Value(fetchKey{}).(*fetchMark)
 	f := &fetch{flights: fs, started: time.Now(), step: s, floor: d.floor, now: d.now, wish: d.wish, epoch: fs.epochOf(ctx)}
+	f.refused.since = f.started
 	f.mark = &fetchMark{ledger: fs.ledger, step: s, outer: outer}
 	f.mark.epoch.Store(int64(f.epoch))
 	defer f.mark.over.Store(true)
@@ -428,57 +428,22 @@ func (f *fetch) pass() {
 }
 
 // replaceParents reports whether err means that the auth server refused a parent's token,
-// and has the flight want newer tokens. The refused tokens are revoked after the step has
-// worked with newer tokens (see revokeRefused), not before: a good token must survive an
-// auth server's bad day.
+// and has the flight want newer tokens.
 func (f *fetch) replaceParents(ctx context.Context, parents []*held, err error, prev *held) bool {
 	refused, certain := refusesParent(err, prev != nil)
 	if len(parents) == 0 || !refused {
 		return false
 	}
 	fs := f.flights
-	if f.blamed {
-		fs.ledger.blamedInVain(f.step, time.Now())
-		return false
-	}
-	suspects := f.suspects(parents, certain)
-	if len(suspects) == 0 {
-		return false
-	}
-	f.blamed = true
+	suspects := f.refused.replace(fs, f.step, parents, certain)
 	for _, h := range suspects {
-		// A single subject's refusal isn't enough to take a shared token from all subjects.
-		if certain || fs.of(h.step) == fs {
-			f.refused = append(f.refused, blame{h.step, h.stamp()})
-		}
 		f.floor = f.floor.raised(h.step, h.stamp(), len(fs.graph.steps))
 	}
-	auth, _ := errors.AsType[*AuthError](err)
-	fs.events.log(ctx, slog.LevelInfo, "refused by the auth server; replacing the tokens it carried", f.step, slog.Int("status", auth.StatusCode))
-	return true
-}
-
-// suspects returns the refused parents that may be replaced now. The fetch's own parents
-// are judged by their history. Shared parents are judged by how often the subject suspected
-// shared parents in vain.
-func (f *fetch) suspects(parents []*held, certain bool) []*held {
-	fs, now := f.flights, time.Now()
-	var own, shared []*held
-	for _, h := range parents {
-		switch {
-		case fs.of(h.step) == fs:
-			own = append(own, h)
-		case h.takenAt.Load() < f.started.UnixNano(): // else the token has just worked for another subject
-			shared = append(shared, h)
-		}
+	if len(suspects) > 0 {
+		auth, _ := errors.AsType[*AuthError](err)
+		fs.events.log(ctx, slog.LevelInfo, "refused by the auth server; replacing the tokens it carried", f.step, slog.Int("status", auth.StatusCode))
 	}
-	if !certain && !fs.ledger.mayBlame(f.step, own, now) {
-		own = nil
-	}
-	if len(shared) > 0 && !fs.ledger.suspectParents(f.step, shared, now) {
-		shared = nil
-	}
-	return append(own, shared...)
+	return len(suspects) > 0
 }
 
 // unasked reports whether err says nothing about the auth server.

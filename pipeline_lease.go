@@ -183,13 +183,12 @@ func (f *fetch) undo(ctx context.Context, h *held, stored bool) {
 
 // revokeRefused invalidates the refused parents after newer parents have worked.
 func (f *fetch) revokeRefused(ctx context.Context) {
-	for _, b := range f.refused {
+	for _, b := range f.refused.toRevoke() {
 		if fs := f.flights.of(b.step); fs.ledger.revoke(b.step, b.stamp) {
 			// An error is the storage's, and counted there.
 			_ = fs.shared.revoke(ctx, b)
 		}
 	}
-	f.refused = nil
 }
 
 // put saves h, and reports whether the refresh token of h is new. If the storage has

@@ -58,17 +58,21 @@ func (l *ledger) mayBlame(s *step, parents []*held, now time.Time) bool {
 }
 
 // suspectParents reports whether the auth server of s, a subject's step, may be asked with
-// newer tokens than the refused shared tokens; see suspicions.
-func (l *ledger) suspectParents(s *step, parents []*held, now time.Time) bool {
+// newer tokens than the refused shared tokens; see suspicions. again says that the fetch has
+// suspected them before, so that this is no further suspicion.
+func (l *ledger) suspectParents(s *step, parents []*held, again bool, now time.Time) bool {
 	return at(l, s, func(e *entry) bool {
 		v, steps := make(stamps, len(l.graph.steps)), []*step(nil)
 		for _, h := range parents {
 			v[h.step.index], steps = h.stamp(), append(steps, h.step)
 		}
-		if f := e.failed(); !f.suspicions.may(now) || !l.up.suspect(v, steps, now) {
+		f := e.failed()
+		if !again && !f.suspicions.may(now) || !l.up.suspect(v, steps, now) {
 			return false
 		}
-		e.failures.suspicions.begin(now)
+		if !again {
+			f.suspicions.begin(now)
+		}
 		return true
 	})
 }
