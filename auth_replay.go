@@ -90,6 +90,7 @@ func (t *AuthTransport) tell(ctx context.Context, tok *Token) {
 func (t *AuthTransport) replay(x *exchange, r *rules, req *http.Request, first sending, resp *http.Response, asked map[string]string) (_ *http.Response, err error) {
 	defer func() { roundtrip.CloseIfPanic(recover(), resp) }()
 	var toRefund, answered refund.Refund
+	defer toRefund.Over()
 	ctx := refund.With(req.Context(), &toRefund)
 	p := patience{known: first.known, most: trial.Longest}
 	if t.Retry == nil { // the caller is used to an answer at once

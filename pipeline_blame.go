@@ -129,6 +129,16 @@ func (r *refusals) guess(h *held, now time.Time) bool {
 	return !r.reported && h.handed.Load() >= servedOften && (r.buckets == nil || !r.guesses.Empty(now))
 }
 
+// succeed takes over before, a copy, of the same step of the same subject. It reports whether r has
+// taken over buckets.
+func (r *refusals) succeed(before refusals) (charged bool) {
+	r.row, r.reported, r.vain = max(r.row, before.row), r.reported || before.reported, r.vain || before.vain
+	if charged = r.buckets == nil && before.buckets != nil; charged {
+		r.buckets = before.buckets
+	}
+	return charged
+}
+
 // climb counts the refusal of h and returns its distance; false if there were too many
 // refusals. If h counts as accepted, the refusal before was right.
 func (r *refusals) climb(h *held, now time.Time) (int, bool) {

@@ -18,26 +18,33 @@ func (p *Pipeline) answers(tok *Token) bool {
 	return h != nil && h.step.answering != nil && p.ledgerOf(tok) != nil
 }
 
-var errDropped = errors.New("requestforge: the token's subject was dropped from memory, or is another one than the context's")
+var errOther = errors.New("requestforge: the token's subject is another one than the context's")
 
 // answer returns a token in place of tok, a token of p that an API has challenged and that
 // answers is true of. It asks the step that answers, unless the step already has a newer
 // token than tok or its ancestor, fetched with as many demands. The steps in between make
 // their tokens anew. The old token is served until the new token is there, and if no new
 // token comes. If a fetch was due, a refund in ctx takes back the cost of the fetch.
+//
+// If tok's subject was dropped from memory meanwhile, the storage knows tok, unless it is
+// the pipeline's own: that has begun the stamps anew, and any token is newer.
 func (p *Pipeline) answer(ctx context.Context, tok *Token, asked map[string]string) (*Token, error) {
 	h := tok.origin().(*held)
-	s, a, n := h.step, h.step.answering, len(p.graph.steps)
+	s, a, n, own := h.step, h.step.answering, len(p.graph.steps), p.ledgerOf(tok)
 	fs, leave, err := p.flightsFor(ctx, s)
 	if err != nil {
 		return nil, err
 	}
 	defer leave()
-	if h.owner != owner(fs.ledger) {
-		return nil, errDropped
+	if own.whose != fs.ledger.whose {
+		return nil, errOther
+	}
+	above := h.stamps[a.index]
+	if own != fs.ledger && a.perSubject && p.subjects.own != nil {
+		above = 0
 	}
 	w := newWish(asked)
-	got, err := fs.get(ctx, a, demand{floor: stamps(nil).raised(a, h.stamps[a.index], n), wish: w})
+	got, err := fs.get(ctx, a, demand{floor: stamps(nil).raised(a, above, n), wish: w})
 	if w.charged.Load() {
 		refund.Charge(ctx, func() { fs.ledger.refundAnswer(a) })
 	}

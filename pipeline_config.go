@@ -161,9 +161,10 @@ type PipelineConfig struct {
 	// drops the subjects idle longest; their next request costs a load or a fetch. A
 	// subject in use stays, however many others come: of more than 100 subjects, those
 	// count as in use that have asked since a quarter of the number came. The
-	// pipeline never drops a subject with a fetch under way, with a logout or a revocation
-	// still to be stored, or with a refresh token that is stored nowhere else: with Storage
-	// nil, no subject with a refresh token. Zero means 10,000.
+	// pipeline never drops a subject with a fetch under way, with a request that is being
+	// sent again, with a logout or a revocation still to be stored, or with a refresh token
+	// that is stored nowhere else: with Storage nil, no subject with a refresh token. Zero
+	// means 10,000.
 	MaxSubjects int
 
 	// Carry chooses the values of a caller's context for the fetch of a shared step, such

@@ -45,8 +45,13 @@ func (l *ledger) newestLocked(s *step) *held {
 // replacedLocked reports whether a newer token of the step is live. A newer token
 // must not suffer for the refusal of h.
 func (l *ledger) replacedLocked(h *held) bool {
-	t := l.entry(h.step.index).token
-	return t != nil && t.stamp() > h.stamp() && l.live(t)
+	return l.replacesLocked(h.step, h.stamp())
+}
+
+// replacesLocked reports whether the token of s is live and has a stamp above stamp.
+func (l *ledger) replacesLocked(s *step, stamp uint64) bool {
+	t := l.entry(s.index).token
+	return t != nil && t.stamp() > stamp && l.live(t)
 }
 
 // suspectsLocked returns the steps at a distance from the step blamed first for a refusal of
@@ -226,4 +231,42 @@ func (l *ledger) prove(s *step, suspected []blame) {
 		e.refusals.suspicions = suspicions{}
 		return struct{}{}
 	})
+}
+
+// succeed makes l, of the same subject as before, which was dropped from memory, the heir of
+// what refusals have taught: suspicions, rows and buckets, and with marks also the marks,
+// which some storage may not know. It reports whether l has taken over buckets. Without
+// marks, the storage has begun the stamps anew.
+func (l *ledger) succeed(before *ledger, marks bool) (charged bool) {
+	old, entries := before.legacy()
+	return locked(l, func() bool {
+		for _, s := range l.graph.steps {
+			if mark := old[s.index]; mark > 0 && (marks || !l.owns(s.index)) {
+				l.raiseLocked(s, mark)
+			}
+		}
+		for i, s := range l.own() {
+			e, b := &l.entries[i], &entries[i]
+			e.untold = e.untold || marks && b.untold
+			if e.token == nil || marks && !l.replacesLocked(s, b.top) {
+				charged = e.refusals.succeed(b.refusals) || charged
+			}
+		}
+		return charged
+	})
+}
+
+// legacy returns the marks and copies of the entries of l.
+func (l *ledger) legacy() (marks stamps, entries []entry) {
+	entries = locked(l, func() []entry {
+		marks = *l.marks.Load()
+		copies := slices.Clone(l.entries)
+		for i := range copies {
+			if r := &copies[i].refusals; r.buckets != nil {
+				r.buckets = new(*r.buckets)
+			}
+		}
+		return copies
+	})
+	return marks, entries
 }

@@ -4,6 +4,7 @@
 package requestforge
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"slices"
@@ -47,42 +48,60 @@ func (p *Pipeline) refused(ctx context.Context, s *step, rejected *Token) error 
 		return nil
 	}
 	ctx = context.WithoutCancel(ctx)
-	var first error
-	owners, leave := p.owners(ctx, s, rejected)
-	defer leave()
-	for _, sh := range owners {
-		if err := p.refusedBy(ctx, sh, s, rejected); err != nil && first == nil {
-			first = err
-		}
+	own := p.ledgerOf(rejected)
+	if own == p.ledger || own == nil && s != nil && !s.perSubject {
+		return p.refusedBy(ctx, p.shared, s, rejected)
 	}
-	return first
+	fs, leave := p.concerned(ctx, own)
+	defer func() { refund.Hold(ctx, leave) }()
+	events := p.events
+	if fs != nil {
+		events = fs.events
+	}
+	var errs [2]error
+	if own != nil {
+		errs[0] = p.refusedBy(ctx, p.shared.below(own, events), s, rejected)
+	}
+	if fs != nil && fs.ledger != own {
+		errs[1] = p.refusedBy(ctx, fs.shared, s, rejected)
+		p.succeed(ctx, fs, own, rejected)
+	}
+	return cmp.Or(errs[:]...)
 }
 
-// owners are the owners of ledgers that the refusal of a token may change: the token's own
-// ledger, and, if the subject has been dropped from memory since, the ledger of the
-// context's subject, if that is the same subject or the token is unknown. A pipeline's own
-// storage holds nothing of a dropped subject and must not get anything. The caller calls
-// leave in the end.
-func (p *Pipeline) owners(ctx context.Context, s *step, rejected *Token) (owners []*shared, leave func()) {
-	own, leave := p.ledgerOf(rejected), func() {}
-	switch {
-	case own == p.ledger, own == nil && s != nil && !s.perSubject:
-		return []*shared{p.shared}, leave
-	}
+// concerned returns the flights of ctx's subject, for the refusal of a token of own, nil for
+// a token from elsewhere. They are nil if own is another subject's, or if a token from
+// elsewhere can't be of a subject in memory. A subject dropped from memory is entered anew,
+// to keep what the refusal teaches. The subject stays in memory until leave is called.
+func (p *Pipeline) concerned(ctx context.Context, own *ledger) (fs *flights, leave func()) {
 	sub, id := p.keptFor(ctx)
-	if own != nil && (p.subjects.own == nil || !own.dropped.Load()) {
-		events := p.events
-		if id != "" && keyOf(id) == own.whose {
-			events = events.of(id)
-		}
-		owners = append(owners, p.shared.below(own, events))
-	}
-	if sub != nil && &sub.ledger != own && (own == nil || sub.ledger.whose == own.whose) {
-		if fs, gone := p.flightsKept(id, sub); fs != nil {
-			owners, leave = append(owners, fs.shared), gone
+	switch {
+	case own != nil && id != "" && own.whose == keyOf(id):
+		sub = p.subjects.enter(id)
+		return p.flights.below(id, sub), func() { p.subjects.leave(sub) }
+	case own == nil && sub != nil:
+		if fs, leave := p.flightsKept(id, sub); fs != nil {
+			return fs, leave
 		}
 	}
-	return owners, leave
+	return nil, func() {}
+}
+
+// succeed makes the ledger of fs, of a subject entered anew, the heir of the subject's ledger
+// that was dropped before, after the refusal of a token.
+func (p *Pipeline) succeed(ctx context.Context, fs *flights, before *ledger, rejected *Token) {
+	if before == nil {
+		return
+	}
+	if !fs.ledger.succeed(before, p.subjects.own == nil) {
+		return
+	}
+	h := rejected.origin().(*held)
+	refund.Charge(ctx, func() {
+		fs.ledger.refund(h)
+		fs.ledger.prove(h.step, nil)
+	})
+	fs.shared.news(fs.ledger)
 }
 
 // ledgerOf returns the ledger of p with the token, or nil.
@@ -98,7 +117,9 @@ func (p *Pipeline) ledgerOf(tok *Token) *ledger {
 }
 
 func (p *Pipeline) refusedBy(ctx context.Context, sh *shared, s *step, rejected *Token) error {
-	if doubted := sh.ledger.doubt(s, rejected, refund.Due(ctx), time.Now()); doubted != nil {
+	// A pipeline's own storage holds nothing of a dropped subject, and must not get anything.
+	stored := p.subjects == nil || p.subjects.own == nil || !sh.ledger.dropped.Load()
+	if doubted := sh.ledger.doubt(s, rejected, refund.Due(ctx), time.Now()); doubted != nil && stored {
 		// After an error, the knowledge of this process must suffice.
 		_, _ = sh.pull(ctx, doubted)
 	}
@@ -116,6 +137,9 @@ func (p *Pipeline) refusedBy(ctx context.Context, sh *shared, s *step, rejected 
 	case of != nil:
 		p.counters.refusalsIgnored.Add(1)
 		sh.events.log(ctx, slog.LevelWarn, "refused too often; the token stays for now", of.step)
+	}
+	if !stored {
+		return nil
 	}
 	var first error
 	for _, b := range blamed {

@@ -86,6 +86,7 @@ func tokenFor(ctx context.Context, src TokenSource) (*Token, error) {
 // useAnother calls f once more after f returned first, a refusal of tok.
 func useAnother(ctx context.Context, src TokenSource, f func(context.Context, *Token) error, tok *Token, first error) error {
 	var toRefund refund.Refund
+	defer toRefund.Over()
 	// An error of Invalidate is the source's storage's, which has no say here.
 	_ = src.Invalidate(refund.With(ctx, &toRefund), tok)
 	if ctx.Err() != nil {

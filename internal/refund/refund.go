@@ -1,5 +1,6 @@
 // Package refund lets the sender of a request take back the charges for refusals from a
-// source of tokens, once a replay has shown that the refusals were real.
+// source of tokens, once a replay has shown that the refusals were real; and lets the source
+// keep, until the request is over, what a replay needs.
 package refund
 
 import (
@@ -11,8 +12,10 @@ import (
 // context, since other sources may stand between the sender and the source that
 // charges. The zero value is ready.
 type Refund struct {
-	mu  sync.Mutex // a source may report a refusal in another goroutine
-	due []func()
+	mu   sync.Mutex // a source may report a refusal in another goroutine
+	due  []func()
+	held []func() // called by Over
+	over bool
 }
 
 type key struct{}
@@ -39,6 +42,34 @@ func Charge(ctx context.Context, back func()) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.due = append(r.due, back)
+}
+
+// Hold has release called once: when the request of ctx is over; at once if the request is
+// over already, or without a Refund in ctx.
+func Hold(ctx context.Context, release func()) {
+	if r, _ := ctx.Value(key{}).(*Refund); r == nil || !r.hold(release) {
+		release()
+	}
+}
+
+func (r *Refund) hold(release func()) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.over {
+		r.held = append(r.held, release)
+	}
+	return !r.over
+}
+
+// Over ends the request: everything held is released. The sender calls Over in the end.
+func (r *Refund) Over() {
+	r.mu.Lock()
+	held := r.held
+	r.held, r.over = nil, true
+	r.mu.Unlock()
+	for _, release := range held {
+		release()
+	}
 }
 
 // Pay pays back every charge, each once.
