@@ -261,11 +261,35 @@ var testedMutations = []tested{{
 }, {
 	mutation: mutation{
 		name: "subjects: one's refusal by the auth server condemns what all share",
-		file: "pipeline_fetch.go",
+		file: "pipeline_parents.go",
 		old:  "		if certain || fs.of(h.step) == fs {\n",
 		new:  "		{\n",
 	},
 	tests: "TestSpuriousRefusalOfOneSubjectsExchangeHarmsNobody",
+}, {
+	mutation: mutation{
+		name: "subjects: a refusal is forgotten with who was dropped",
+		file: "pipeline_refusal.go",
+		old:  "		p.succeed(ctx, fs, own, rejected)\n",
+		new:  "",
+	},
+	tests: "TestRefusalOfADroppedSubjectIsRememberedWhereTheStorageDoesNotKnow|TestRefusalsOfADroppedSubjectClimbTheLadder|TestBoundsOfADroppedSubjectStay",
+}, {
+	mutation: mutation{
+		name: "subjects: a request that is sent again keeps nobody in memory",
+		file: "pipeline_refusal.go",
+		old:  "	defer func() { refund.Hold(ctx, leave) }()\n",
+		new:  "	defer leave()\n",
+	},
+	tests: "TestUseAfterItsSubjectWasDropped",
+}, {
+	mutation: mutation{
+		name: "a parent that a peer saved before the refusal proves the parents good",
+		file: "pipeline_parents.go",
+		old:  " && h.issued.Before(r.at)\n",
+		new:  " && false\n",
+	},
+	tests: "TestReplacedParentThatIsOlderThanTheRefusalProvesNothing",
 }, {
 	mutation: mutation{
 		name: "subjects: one suspects what all share without end",

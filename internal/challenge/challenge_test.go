@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	"math"
 	"net/http"
 	"regexp"
 	"runtime"
@@ -120,12 +121,17 @@ func TestWhatOneResponseCostsIsBounded(t *testing.T) {
 		"many lines of a letter": slices.Repeat([]string{"a"}, 1e5),
 	} {
 		h := header(lines...)
+		// The least of several: the runtime's own goroutines allocate, too, now and then.
 		costs := func(f func()) uint64 {
-			var before, after runtime.MemStats
-			runtime.ReadMemStats(&before)
-			f()
-			runtime.ReadMemStats(&after)
-			return after.TotalAlloc - before.TotalAlloc
+			least := uint64(math.MaxUint64)
+			for range 5 {
+				var before, after runtime.MemStats
+				runtime.ReadMemStats(&before)
+				f()
+				runtime.ReadMemStats(&after)
+				least = min(least, after.TotalAlloc-before.TotalAlloc)
+			}
+			return least
 		}
 		if got := costs(func() { VerdictOf(h) }); got > 1<<10 {
 			t.Errorf("%s: VerdictOf allocates %d bytes", name, got)
