@@ -47,6 +47,10 @@ RUNS := $(CURDIR)/.cache/runs
 # is told not to: a second for each package, and for each process that a test starts.
 export GORACE := atexit_sleep_ms=0 $(GORACE)
 
+# Without the path of the clone in them, what was built, vetted and tested in one clone
+# needn't be again in the next.
+export GOFLAGS := -trimpath $(GOFLAGS)
+
 # gotestsum runs go test, prints what it prints and keeps the records that
 # promises reads. $(1) is the name of the run, $$m the module.
 gotest = $(BIN)/gotestsum --format standard-quiet --hide-summary skipped \
