@@ -204,6 +204,13 @@ func (l *ledger) refund(h *held) {
 	at(l, h.step, func(e *entry) struct{} { e.refusals.refund(); return struct{}{} })
 }
 
+// refusedLast reports whether the last word of a server about tokens of a step was a refusal.
+func (l *ledger) refusedLast() bool {
+	return locked(l, func() bool {
+		return slices.ContainsFunc(l.entries, func(e entry) bool { return e.refusals.row > 0 })
+	})
+}
+
 // accepted notes that a server has accepted h, which ends a row of refusals.
 func (l *ledger) accepted(h *held) {
 	at(l, h.step, func(e *entry) struct{} {

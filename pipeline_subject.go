@@ -31,6 +31,8 @@ type subject struct {
 
 	flights                 []flight.Flight[*held] // of the subject's own steps
 	fetchers, hooks, givens flight.Limit           // left behind
+
+	spared uint64 // subjects.made, plus 1, when the subject was first spared; 0: not spared; guarded by subjects.mu
 }
 
 // subjectOfOne is a subject of a single step, in one allocation.
@@ -64,7 +66,8 @@ func (s *subject) flight(st *step) *flight.Flight[*held] {
 // subjects are the subjects in memory.
 //
 // The invariant: an ID has at most one subject at a time, and a subject that has callers or
-// is pinned stays. Beyond max, the subjects idle longest are dropped. If there are many, idle
+// is pinned stays. Beyond max, the subjects idle longest are dropped; up to a quarter of
+// max is spared. If there are many, idle
 // is measured in new subjects, with a precision of a quarter of max: a subject in use stays,
 // however fast others come. A nil subjects is empty.
 type subjects struct {
@@ -80,6 +83,7 @@ type subjects struct {
 
 	mu     sync.Mutex
 	idle   list.List // every subject, the last used first; guarded by mu
+	spared int       // how many of them are; guarded by mu
 	closed bool      // guarded by mu
 
 	label  func(id string) string // the name of a subject in log records
@@ -95,6 +99,11 @@ const (
 
 	// dropTries bounds the search for a subject to drop.
 	dropTries = 64
+
+	// spareShare is the part of max that may be spared, and spareFor how many times max
+	// other subjects come before a spared subject is dropped in the end.
+	spareShare = 4
+	spareFor   = 100
 )
 
 func newSubjects(g *graph, up *ledger, most int, own *MemoryStorage, c *counters, label func(id string) string) *subjects {
@@ -197,15 +206,31 @@ func (ss *subjects) leave(s *subject) {
 	ss.dropLocked()
 }
 
-// dropLocked drops the subjects idle longest, except pinned subjects, down to max. A pinned
-// subject counts as used, so that the next search looks at other subjects.
+// sparedLocked reports whether the subject is kept although idle for long: its tokens were
+// refused last. Only a row of refusals leads to a shared token that a server has forgotten,
+// and where more subjects come in turn than are kept, no row would ever grow.
+func (ss *subjects) sparedLocked(s *subject) bool {
+	refused, made := s.ledger.refusedLast(), ss.made.Load()
+	switch {
+	case s.spared == 0 && refused && ss.spared < max(1, ss.max/spareShare):
+		s.spared = made + 1
+		ss.spared++
+	case s.spared > 0 && (!refused || made >= s.spared+spareFor*uint64(ss.max)):
+		s.spared = 0
+		ss.spared--
+	}
+	return s.spared > 0
+}
+
+// dropLocked drops the subjects idle longest, except pinned and spared subjects, down to max.
+// Such a subject counts as used, so that the next search looks at other subjects.
 func (ss *subjects) dropLocked() {
 	for range dropTries {
 		if ss.idle.Len() <= ss.max {
 			return
 		}
 		s := ss.idle.Back().Value.(*subject)
-		if s.pinned(ss.own != nil) {
+		if s.pinned(ss.own != nil) || ss.sparedLocked(s) {
 			ss.moveLocked(s)
 			continue
 		}

@@ -5,6 +5,7 @@ package requestforge_test
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"strings"
 	"sync/atomic"
@@ -142,4 +143,81 @@ func TestChallengeOfADroppedSubjectIsAnswered(t *testing.T) {
 			})
 		})
 	}
+}
+
+// More users than are kept in memory come in turn, and an API no longer takes what was made
+// from the shared token. No user's requests follow each other in memory, and yet somebody
+// climbs the ladder for all.
+func TestSharedTokenIsReplacedThoughEverybodyIsDroppedInTurn(t *testing.T) {
+	for name, c := range map[string]struct {
+		storage    rf.Storage
+		max, users int
+	}{"own, one": {nil, 1, 3}, "another, one": {rf.NewMemoryStorage(), 1, 3}, "own, ten": {nil, 10, 40}, "another, ten": {rf.NewMemoryStorage(), 10, 40}} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var o office
+				cfg := o.chain()
+				cfg.Storage, cfg.MaxSubjects = c.storage, c.max
+				p := pipeline(t, cfg)
+				var ended atomic.Bool
+				rt := &rf.AuthTransport{Source: p, Origins: []string{host}, Base: roundTrip(func(req *http.Request) (*http.Response, error) {
+					if ended.Load() && strings.HasSuffix(req.Header.Get("Authorization"), "<app-1") { // which the auth server still takes
+						return reply(req, 401), nil
+					}
+					return reply(req, 200), nil
+				})}
+				refused := 0
+				for round := range 6 {
+					ended.Store(round > 0)
+					for i := range c.users {
+						status := getAs(t, &http.Client{Transport: rt}, fmt.Sprint("user", i), "/")
+						if status != 200 {
+							refused++
+						}
+						if round == 5 {
+							require.Equal(t, 200, status)
+						}
+						time.Sleep(10 * time.Second)
+					}
+				}
+				require.Equal(t, 2, o.fetches("app"), "after %d refusals", refused)
+			})
+		})
+	}
+}
+
+// Users whom an API always refuses take a quarter of the places at most, each for a while, and
+// nobody else's who comes often.
+func TestRefusedUsersTakeAQuarterOfThePlaces(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var o office
+		cfg := o.chain()
+		cfg.MaxSubjects = 8
+		p := pipeline(t, cfg)
+		rt := &rf.AuthTransport{Source: p, Origins: []string{host}, Base: roundTrip(func(req *http.Request) (*http.Response, error) {
+			if strings.Contains(req.Header.Get("Authorization"), "bad") {
+				return reply(req, 401), nil
+			}
+			return reply(req, 200), nil
+		})}
+		client := &http.Client{Transport: rt}
+		for i := range 1000 {
+			for _, good := range []string{"ann", "bob", "eve"} {
+				require.Equal(t, 200, getAs(t, client, good, "/"))
+			}
+			require.Equal(t, 401, getAs(t, client, fmt.Sprint("bad", i), "/"))
+			require.LessOrEqual(t, p.Stats().Subjects, uint64(8))
+			time.Sleep(time.Second)
+		}
+		for _, good := range []string{"ann", "bob", "eve"} {
+			require.Equal(t, 1, o.fetches("backend "+good))
+		}
+		spared := 0
+		for i := range 100 {
+			if p.State(as(t.Context(), fmt.Sprint("bad", i))).Steps[2].Status != rf.StatusNone {
+				spared++
+			}
+		}
+		require.Zero(t, spared, "for ever")
+	})
 }

@@ -284,6 +284,14 @@ var testedMutations = []tested{{
 	tests: "TestUseAfterItsSubjectWasDropped",
 }, {
 	mutation: mutation{
+		name: "subjects: nobody who was refused last is spared",
+		file: "pipeline_subject.go",
+		old:  " || ss.sparedLocked(s) {\n",
+		new:  " {\n",
+	},
+	tests: "TestSharedTokenIsReplacedThoughEverybodyIsDroppedInTurn",
+}, {
+	mutation: mutation{
 		name: "a parent that a peer saved before the refusal proves the parents good",
 		file: "pipeline_parents.go",
 		old:  " && h.issued.Before(r.at)\n",
@@ -302,8 +310,8 @@ var testedMutations = []tested{{
 	mutation: mutation{
 		name: "subjects: one with a fetch under way is dropped",
 		file: "pipeline_subject.go",
-		old:  "		if s.pinned(ss.own != nil) {\n",
-		new:  "		if false {\n",
+		old:  "		if s.pinned(ss.own != nil) || ",
+		new:  "		if ",
 	},
 	tests: "TestSubjectThatCannotBeDroppedStays",
 }, {
