@@ -93,14 +93,12 @@ func (p *Pipeline) succeed(ctx context.Context, fs *flights, before *ledger, rej
 	if before == nil {
 		return
 	}
-	if !fs.ledger.succeed(before, p.subjects.own == nil) {
-		return
+	if h := rejected.origin().(*held); fs.ledger.succeed(before, p.subjects.own == nil) {
+		refund.Charge(ctx, func() {
+			fs.ledger.refund(h)
+			fs.ledger.prove(h.step, nil)
+		})
 	}
-	h := rejected.origin().(*held)
-	refund.Charge(ctx, func() {
-		fs.ledger.refund(h)
-		fs.ledger.prove(h.step, nil)
-	})
 	fs.shared.news(fs.ledger)
 }
 

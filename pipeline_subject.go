@@ -67,9 +67,8 @@ func (s *subject) flight(st *step) *flight.Flight[*held] {
 //
 // The invariant: an ID has at most one subject at a time, and a subject that has callers or
 // is pinned stays. Beyond max, the subjects idle longest are dropped; up to a quarter of
-// max is spared. If there are many, idle
-// is measured in new subjects, with a precision of a quarter of max: a subject in use stays,
-// however fast others come. A nil subjects is empty.
+// max is spared. If there are many, idle is measured in new subjects, with a precision of a
+// quarter of max: a subject in use stays, however fast others come. A nil subjects is empty.
 type subjects struct {
 	graph    *graph
 	up       *ledger
