@@ -39,7 +39,7 @@ func (t *AuthTransport) answered(x *exchange, r *rules, req *http.Request, first
 	}
 	// The retry layer above a foreign layer can't know our sends.
 	if asked == nil && (first.known || !tok.taken()) { // else the token was accepted meanwhile
-		t.tell(req.Context(), tok)
+		roundtrip.Guard(&resp, func() { t.tell(req.Context(), tok) })
 	}
 	if asked == nil {
 		t.gaveUp(x, req, GaveUpInfo{Reason: GaveUpRetrying})
@@ -87,8 +87,13 @@ func (t *AuthTransport) tell(ctx context.Context, tok *Token) {
 //
 // While a request waits, for a token or for a time, its response holds no connection, since
 // the login may need the connection.
-func (t *AuthTransport) replay(x *exchange, r *rules, req *http.Request, first sending, resp *http.Response, asked map[string]string) (_ *http.Response, err error) {
-	defer func() { roundtrip.CloseIfPanic(recover(), resp) }()
+func (t *AuthTransport) replay(x *exchange, r *rules, req *http.Request, first sending, resp *http.Response, asked map[string]string) (last *http.Response, err error) {
+	roundtrip.Guard(&resp, func() { last, err = t.replayAll(x, r, req, first, &resp, asked) })
+	return last, err
+}
+
+// replayAll is replay. open is the response at hand, nil in between.
+func (t *AuthTransport) replayAll(x *exchange, r *rules, req *http.Request, first sending, open **http.Response, asked map[string]string) (*http.Response, error) {
 	var toRefund, answered refund.Refund
 	defer toRefund.Over()
 	ctx := refund.With(req.Context(), &toRefund)
@@ -99,6 +104,7 @@ func (t *AuthTransport) replay(x *exchange, r *rules, req *http.Request, first s
 	defer p.leave()
 	for tok := first.tok; ; {
 		over := roundtrip.Over(req)
+		resp := *open
 		roundtrip.Release(req, resp)
 		var why GaveUpInfo
 		next, again := t.afterChallenge(x, r, req, tok, asked, &answered), ReplayChallenge
@@ -123,7 +129,7 @@ func (t *AuthTransport) replay(x *exchange, r *rules, req *http.Request, first s
 			return resp, nil
 		}
 		roundtrip.Discard(resp)
-		resp = nil // a panic in a function of the program leaves the next response closed
+		*open = nil
 		if err != nil {
 			return nil, err
 		}
@@ -138,7 +144,7 @@ func (t *AuthTransport) replay(x *exchange, r *rules, req *http.Request, first s
 		if asked, done = t.settled(x, r, req, next, answer, &toRefund, &answered); done {
 			return answer, nil
 		}
-		tok, resp = next, answer
+		tok, *open = next, answer
 	}
 }
 
@@ -239,10 +245,10 @@ func (t *AuthTransport) looked(x *exchange, r *rules, out, req *http.Request, to
 // if the body can't be had.
 func (t *AuthTransport) sendAgain(x *exchange, r *rules, req *http.Request, tok *Token, resp *http.Response) (*http.Response, error) {
 	keepCookies(x, tok, resp) // a lesson, even if the answer refuses
-	out, lost, err := func() (*http.Request, GaveUpReason, error) {
-		defer func() { roundtrip.CloseIfPanic(recover(), resp) }()
-		return t.redress(x, r, req, tok)
-	}()
+	var out *http.Request
+	var lost GaveUpReason
+	var err error
+	roundtrip.Guard(&resp, func() { out, lost, err = t.redress(x, r, req, tok) })
 	if err == nil && lost != "" {
 		return resp, nil
 	}

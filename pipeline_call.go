@@ -368,10 +368,11 @@ func earlier(a, b time.Time) time.Time {
 // token isn't sent again, even if a parent's token was refused as well.
 func refusesParent(err error, refresh bool) (refused, certain bool) {
 	auth, ok := errors.AsType[*AuthError](err)
-	if !ok || refresh && auth.RefreshRefused {
+	certain = ok && auth.Code == "invalid_token"
+	if !ok || refresh && (auth.RefreshRefused || !certain && condemns(auth)) {
 		return false, false
 	}
 	status := auth.StatusCode
 	bare := (status == http.StatusUnauthorized || status == http.StatusForbidden) && !auth.Permanent && !auth.Temporary && !auth.RefreshRefused && !auth.own
-	return bare || auth.ParentRefused, auth.Code == "invalid_token"
+	return bare || auth.ParentRefused, certain
 }

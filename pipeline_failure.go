@@ -8,6 +8,7 @@ import (
 	"errors"
 	"net/http"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/requestforge/requestforge/internal/retryafter"
@@ -32,13 +33,14 @@ func (f Failure) reported(step string) *AuthError {
 	return e
 }
 
-// failure is a failed fetch as callers get to know it. Immutable.
+// failure is a failed fetch as callers get to know it. Immutable, but for its end.
 type failure struct {
 	err   *AuthError
 	at    time.Time
-	until time.Time // nobody asks the auth server before
-	gone  uint64    // the last logout before; a peer's: 0
-	read  reading   // the changing secrets that failed; another one ends the cool-down
+	until time.Time    // nobody asks the auth server before
+	ended *atomic.Bool // the step has worked since; shared with the steps that have inherited the failure; nil: not yet
+	gone  uint64       // the last logout before; a peer's: 0
+	read  reading      // the changing secrets that failed; another one ends the cool-down
 
 	// before are failures that go on, each with other given tokens.
 	before []*failure
@@ -92,7 +94,9 @@ func aboutGiven(err *AuthError) bool {
 }
 
 // lasts reports whether the cool-down of f, which may be nil, goes on.
-func (f *failure) lasts(now time.Time) bool { return f != nil && now.Before(f.until) }
+func (f *failure) lasts(now time.Time) bool {
+	return f != nil && now.Before(f.until) && (f.ended == nil || !f.ended.Load())
+}
 
 // again is the error for one more caller.
 func (f *failure) again(now time.Time) *AuthError {
@@ -165,11 +169,22 @@ func (f *failures) replace(n *failure, slack time.Duration) {
 	f.cur, f.last = n, n
 }
 
-// over ends the failures, if there are any, after a success. A failure that other steps
-// have inherited ends at the same time, and so is past.
-func (f *failures) over() {
-	if f != nil {
-		f.cur, f.inRow, f.crash = nil, 0, false
+// over ends the failures, if there are any, of the step after a success, also for the steps
+// that have inherited the last.
+func (f *failures) over(step string) {
+	if f == nil {
+		return
+	}
+	if f.cur != nil && f.cur.err.Step == step && f.cur.ended != nil {
+		f.cur.ended.Store(true)
+	}
+	f.cur, f.inRow, f.crash = nil, 0, false
+}
+
+// inherit takes over f, a failure of a parent, unless the step's own lasts longer.
+func (f *failures) inherit(of *failure) {
+	if f.last = of; f.cur == nil || f.cur.until.Before(of.until) {
+		f.cur = of
 	}
 }
 
@@ -178,6 +193,8 @@ func (f *failures) over() {
 // wrong password would be sent twice in each flight. After blameEvery blame again,
 // since a parent revoked before its first use would block the step until the
 // parent expires.
+// A parent that another process has saved in the meantime has worked for nobody, as far as
+// known: else two processes would replace each other's parents in turn.
 func (f *failures) mayBlame(parents []*held, now time.Time) bool {
 	return f == nil || now.Sub(f.vain) >= blameEvery || slices.ContainsFunc(parents, (*held).worked)
 }

@@ -354,8 +354,11 @@ func (f *fetch) parents(ctx context.Context) ([]*held, error) {
 // whether the fetch is to be repeated with the same parents.
 func (f *fetch) awaitParents(ctx context.Context, parents []*held, err error, prev *held) bool {
 	fs, now := f.flights, time.Now()
-	if refused, _ := refusesParent(err, prev != nil); !refused || prev != nil && !f.leased() || len(f.given.taken) > 0 {
+	if refused, _ := refusesParent(err, prev != nil); !refused || len(f.given.taken) > 0 {
 		return false // a refused given token is an error at once
+	}
+	if prev != nil && (!f.leased() || f.refused.times > 0) {
+		return false // with one parent after the other refused, it's the refresh token
 	}
 	if h := f.youngShared(parents, now); h != nil {
 		return f.awaitShared(ctx, h, err)

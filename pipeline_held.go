@@ -249,9 +249,9 @@ func (h *held) accepted() bool { return h.tok.prov.accepted.Load() }
 // taken reports whether an auth server has taken the token as a parent's.
 func (h *held) taken() bool { return h.takenAt.Load() != 0 }
 
-// worked reports whether a server of either kind has ever accepted the token, as far as
-// known: a loaded token has worked for the process that saved the token.
-func (h *held) worked() bool { return h.loaded || h.taken() || h.accepted() }
+// worked reports whether a server of either kind has ever accepted the token from this
+// process. Whether a loaded token has worked for another process is unknown.
+func (h *held) worked() bool { return h.taken() || h.accepted() }
 
 // try and triedInVain are the owner's.
 func (h *held) try(now time.Time) *trial.Trial { return h.owner.try(h, now) }

@@ -69,8 +69,12 @@ func (f *fetch) lock(ctx context.Context) (*held, error) {
 	}
 }
 
-// peerFailure returns a failure that another process has left for the step.
+// peerFailure returns a failure that another process has left for the step, and that the
+// callers don't insist on ignoring.
 func (f *fetch) peerFailure(ctx context.Context) error {
+	if f.now {
+		return nil
+	}
 	if err := f.flights.shared.peerFailure(ctx, f.step, f.flights.deaf(f.step).fetchers); err != nil {
 		f.fromPeer = true
 		return err
@@ -154,7 +158,7 @@ func (f *fetch) land(ctx context.Context, h *held) (*held, error) {
 	if err != nil {
 		fs.ledger.stampUnsaved(h)
 	} else {
-		fs.ledger.stampSaved(h, entry)
+		fs.ledger.stampSaved(h, f.epoch, entry)
 	}
 	if s.OnRotate != nil && rotated && fs.ledger.now() == f.epoch {
 		fs.hooks.call(ctx, s, fs.deaf(s).hooks, f.begun, "OnRotate", func(ctx context.Context) { s.OnRotate(ctx, h.tok) })

@@ -447,14 +447,14 @@ func (l *ledger) beginSave(s *step, epoch int) (saving, bool) {
 }
 
 // stampSaved gives h, not kept yet, the stamp from the storage, and takes over the marks
-// stored beside the record. A tombstone is no longer due: writing it would hit the new
-// login.
-func (l *ledger) stampSaved(h *held, saved Entry) {
+// stored beside the record. A tombstone is no longer due, since writing it would hit the new
+// login; unless the process has forgotten since the epoch, and with that the login.
+func (l *ledger) stampSaved(h *held, epoch int, saved Entry) {
 	e := l.lock(h.step)
 	defer l.mu.Unlock()
 	l.raiseLocked(h.step, saved.Mark)
 	h.stamps[h.step.index] = saved.Record.Stamp
-	e.stored, e.due = saved.Record.Stamp, false
+	e.stored, e.due = saved.Record.Stamp, e.due && l.epoch != epoch
 }
 
 // tombstone returns the highest known tombstone of s, and whether a tombstone is due. While
@@ -496,7 +496,7 @@ func (l *ledger) keep(h *held, epoch int) bool {
 	}
 	l.keepLocked(h)
 	e := l.entry(h.step.index)
-	e.failures.over()
+	e.failures.over(h.step.Name)
 	if !h.unsaved {
 		e.due = false // the tombstone would hit the later login
 	}
@@ -511,11 +511,12 @@ func (l *ledger) drop(h *held) {
 	l.entry(h.step.index).spend(h.stamp())
 }
 
-// told notes whether the storage has taken the mark of s.
-func (l *ledger) told(s *step, ok bool) {
+// told notes whether the storage has taken a mark of s. An answer about a lower mark than the
+// present says nothing of the present.
+func (l *ledger) told(s *step, mark uint64, ok bool) {
 	e := l.lock(s)
 	defer l.mu.Unlock()
-	e.untold = !ok
+	e.untold = !ok || e.untold && mark < (*l.marks.Load())[s.index]
 }
 
 // setFetching notes whether a flight of s is under way.

@@ -4,6 +4,7 @@ package requestforge
 
 import (
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/requestforge/requestforge/internal/trial"
@@ -24,7 +25,7 @@ func (l *ledger) fail(s *step, err *AuthError, read reading, epoch int, now time
 		}
 		f := e.failed()
 		wait := coolDown(err, f.inRow, l.graph.coolDown, l.graph.maxCoolDown)
-		f.add((&failure{err: err, at: now, until: now.Add(wait), gone: e.gone, read: read}).after(f.cur))
+		f.add((&failure{err: err, at: now, until: now.Add(wait), gone: e.gone, read: read, ended: new(atomic.Bool)}).after(f.cur))
 		inRow = f.inRow
 		return f.cur
 	})
@@ -43,11 +44,11 @@ func (l *ledger) failWith(s *step, f *failure, slack time.Duration) {
 	at(l, s, func(e *entry) struct{} { e.failed().replace(f, slack); return struct{}{} })
 }
 
-// inherit makes f, a lasting failure of a parent, the failure of s: callers need no flight
-// until the failure ends. nil changes nothing.
+// inherit makes f, a lasting failure of a parent, the failure of s, unless that lasts longer:
+// callers need no flight until the failure ends. nil changes nothing.
 func (l *ledger) inherit(s *step, f *failure) {
 	if f != nil {
-		at(l, s, func(e *entry) struct{} { e.failed().cur, e.failures.last = f, f; return struct{}{} })
+		at(l, s, func(e *entry) struct{} { e.failed().inherit(f); return struct{}{} })
 	}
 }
 

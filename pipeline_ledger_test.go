@@ -450,7 +450,7 @@ func TestLedgerStampsWhatCouldNotBeSaved(t *testing.T) {
 	l.stampUnsaved(h)
 	want(t, "own stamp", h.stamp(), 8)
 	h2 := made(l, "root", 0)
-	l.stampSaved(h2, Entry{Mark: 9, Record: &Record{Stamp: 12}})
+	l.stampSaved(h2, l.now(), Entry{Mark: 9, Record: &Record{Stamp: 12}})
 	l.keep(h2, l.now())
 	want(t, "saved stamp", h2.stamp(), 12)
 	want(t, "mark beside it", (*l.marks.Load())[0], 9)

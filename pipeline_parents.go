@@ -9,15 +9,15 @@ import (
 )
 
 // mostReplaced is how often one fetch replaces its parents' tokens. More than once happens
-// only if a replacement is no newer than the refusal: another process has saved it before,
-// and the auth server may have ended it together with the refused token.
+// only if a replacement may be no newer than the refusal: another process has saved it, and
+// the auth server may have ended it together with the refused token.
 const mostReplaced = 3
 
 // refusedParents are the refusals of parents' tokens within one fetch.
 //
 // The invariant: only a parent's token made after a refusal proves that the refused token
-// wasn't the reason. The refused tokens are revoked after the step has worked with newer
-// tokens, not before: a good token must survive an auth server's bad day.
+// wasn't the reason. The refused tokens are revoked after the very request has worked with
+// newer tokens, not before: a good token must survive an auth server's bad day.
 type refusedParents struct {
 	since    time.Time // the begin of the fetch
 	times    int       // replacements so far
@@ -33,6 +33,7 @@ func (r *refusedParents) replace(fs *flights, s *step, parents []*held, certain 
 	if suspects = r.suspects(fs, s, parents, certain, now); len(suspects) == 0 {
 		if r.times > 0 {
 			fs.ledger.blamedInVain(s, now)
+			r.revoke = nil
 		}
 		return nil
 	}
@@ -73,9 +74,10 @@ func (r *refusedParents) suspects(fs *flights, s *step, parents []*held, certain
 	return append(own, shared...)
 }
 
-// stale reports whether h has replaced a refused token, but is older than the refusal.
+// stale reports whether h has replaced a refused token, but may be older than the refusal. By
+// whose clock another process has saved a token is unknown.
 func (r *refusedParents) stale(h *held) bool {
-	return r.times < mostReplaced && slices.Contains(r.replaced, h.step) && h.issued.Before(r.at)
+	return r.times < mostReplaced && slices.Contains(r.replaced, h.step) && (h.loaded || h.issued.Before(r.at))
 }
 
 // toRevoke returns the tokens to be revoked after newer tokens have worked, once.

@@ -3,6 +3,7 @@ package requestforge_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync/atomic"
 	"testing"
@@ -80,5 +81,80 @@ func TestReplacementsOfParentsAreBoundedWithinAFetch(t *testing.T) {
 		_, err := p.Token(t.Context())
 		require.ErrorContains(t, err, "401")
 		require.Less(t, users, 10)
+	})
+}
+
+// By whose clock a peer has saved the replacement is unknown.
+func TestReplacedParentOfAClockAheadProvesNothing(t *testing.T) {
+	for _, life := range []time.Duration{0, time.Hour} {
+		for _, skew := range []time.Duration{0, 5 * time.Minute} {
+			t.Run(fmt.Sprint(life, skew), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					var down atomic.Bool
+					storage := &faulty{MemoryStorage: rf.NewMemoryStorage(), before: func(op string) error {
+						if op == "Load" && down.Load() {
+							return errDisk
+						}
+						return nil
+					}}
+					storage.after = func(e *rf.Entry) { // the peer's clock
+						if down.Load() && e.Record != nil && e.Record.Token.AccessToken == "app-2" {
+							r, tok := *e.Record, *e.Record.Token
+							r.Issued = r.Issued.Add(skew)
+							if !tok.Expiry.IsZero() {
+								tok.Expiry = tok.Expiry.Add(skew)
+							}
+							r.Token = &tok
+							e.Record = &r
+						}
+					}
+					l := newLogin()
+					l.takes = time.Second
+					l.life["app"] = life
+					var ended []string
+					user := l.step("user", "app")
+					fetch, asked := user.Fetcher, []string(nil)
+					user.Fetcher = rf.FetcherFunc(func(ctx context.Context, in rf.Input) (*rf.Token, error) {
+						app := in.Parents["app"].AccessToken
+						if asked = append(asked, app); slices.Contains(ended, app) {
+							return nil, &rf.AuthError{StatusCode: 401}
+						}
+						return fetch.Fetch(ctx, in)
+					})
+					cfg := rf.PipelineConfig{Storage: storage, KeyPrefix: "x", Steps: identified([]rf.Step{l.step("app"), user})}
+					p, peer := pipeline(t, cfg), pipeline(t, cfg)
+					mustToken(t, p)
+					require.NoError(t, p.InvalidateStep(t.Context(), "user"))
+					time.Sleep(time.Minute)
+					_, err := peer.Refresh(t.Context())
+					require.NoError(t, err)
+					require.NoError(t, peer.InvalidateStep(t.Context(), "user"))
+					down.Store(true)
+					time.Sleep(time.Minute)
+					ended, asked = []string{"app-1", "app-2"}, nil
+					tok, err := p.Token(t.Context())
+					require.NoError(t, err)
+					require.Equal(t, " app-4", tok.Extra["from"])
+				})
+			})
+		}
+	}
+}
+
+// Two processes don't replace each other's parents in turn, for as long as an auth server
+// refuses everything.
+func TestWrongPasswordInTwoProcessesReplacesFewParents(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLogin()
+		l.takes = 0
+		l.failing("user", func(int) error { return &rf.AuthError{StatusCode: 401} })
+		cfg := rf.PipelineConfig{Storage: rf.NewMemoryStorage(), KeyPrefix: "x", Steps: identified([]rf.Step{l.step("app"), l.step("user", "app")})}
+		p, q := pipeline(t, cfg), pipeline(t, cfg)
+		for range 4 * 60 / 31 {
+			p.Token(t.Context())
+			q.Token(t.Context())
+			time.Sleep(31 * time.Second)
+		}
+		require.LessOrEqual(t, l.fetches("app"), 4)
 	})
 }

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"slices"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/requestforge/requestforge/internal/flight"
@@ -240,7 +241,7 @@ func (sh *shared) revoke(ctx context.Context, b blame) error {
 // mark stores the mark of s. After a failure, a later look writes the mark.
 func (sh *shared) mark(ctx context.Context, s *step, stamp uint64) error {
 	err := sh.store.revoke(ctx, sh.key(s), stamp)
-	if sh.ledger.told(s, err == nil); err != nil {
+	if sh.ledger.told(s, stamp, err == nil); err != nil {
 		sh.news(sh.ledger)
 	}
 	return err
@@ -269,7 +270,7 @@ func (sh *shared) peerFailure(ctx context.Context, s *step, hanging *flight.Limi
 		return nil
 	}
 	now, left := time.Now(), min(peer.Left, max(maxRetryAfter, sh.graph.maxCoolDown))
-	fail := &failure{err: peer.reported(s.Name), at: now, until: now.Add(left), read: read}
+	fail := &failure{err: peer.reported(s.Name), at: now, until: now.Add(left), read: read, ended: new(atomic.Bool)}
 	fail.err.Subject = sh.events.about
 	sh.ledger.failWith(s, fail, sh.store.timeout)
 	sh.events.log(ctx, slog.LevelWarn, "step cools down with another process", s, slog.Duration("for", left))

@@ -192,20 +192,20 @@ func hold(req *http.Request, resp *http.Response, wait time.Duration) (cause err
 }
 
 // again returns a copy of req for another send, after a send with the outcome resp or err,
-// with its body from the first byte; or false without the body. A GetBody that panics
-// leaves resp closed.
-func (t *RetryTransport) again(x *exchange, req *http.Request, resp *http.Response, err error) (*http.Request, bool) {
-	defer func() { roundtrip.CloseIfPanic(recover(), resp) }()
+// with its body from the first byte; or false without the body. A GetBody that doesn't
+// return leaves resp closed.
+func (t *RetryTransport) again(x *exchange, req *http.Request, resp *http.Response, err error) (out *http.Request, ok bool) {
 	if _, ok := errors.AsType[*AuthError](err); ok {
 		x.unsent()
 	}
-	out := x.resent(req, &t.base)
+	out = x.resent(req, &t.base)
 	if _, ok := err.(*attemptTimeout); ok {
 		// Not over the same connection, which may be dead.
 		out = out.WithContext(deadconn.Leave(out.Context()))
 		out.Close = true
 	}
-	return out, x.rewind(out, req)
+	roundtrip.Guard(&resp, func() { ok = x.rewind(out, req) })
+	return out, ok
 }
 
 // attempt sends out, which stands for req, once, and counts the send.

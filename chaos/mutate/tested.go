@@ -294,7 +294,7 @@ var testedMutations = []tested{{
 	mutation: mutation{
 		name: "a parent that a peer saved before the refusal proves the parents good",
 		file: "pipeline_parents.go",
-		old:  " && h.issued.Before(r.at)\n",
+		old:  " && (h.loaded || h.issued.Before(r.at))\n",
 		new:  " && false\n",
 	},
 	tests: "TestReplacedParentThatIsOlderThanTheRefusalProvesNothing",

@@ -34,16 +34,17 @@ func CloseBody(req *http.Request) {
 	}
 }
 
-// CloseIfPanic closes the body of resp, which may be nil, and goes on with a panic of a
-// function of the program, if there is one.
-func CloseIfPanic(panicked any, resp *http.Response) {
-	if panicked == nil {
-		return
-	}
-	if resp != nil && resp.Body != nil {
-		resp.Body.Close()
-	}
-	panic(panicked)
+// Guard calls f, and closes the body of *open, which may be nil, if f doesn't return: if a
+// function of the program panics or calls runtime.Goexit.
+func Guard(open **http.Response, f func()) {
+	returned := false
+	defer func() {
+		if resp := *open; !returned && resp != nil && resp.Body != nil {
+			resp.Body.Close()
+		}
+	}()
+	f()
+	returned = true
 }
 
 // Cancel returns req.Cancel. Cancel is deprecated for callers, but http.Client sets
