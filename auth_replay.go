@@ -96,6 +96,7 @@ func (t *AuthTransport) replay(x *exchange, r *rules, req *http.Request, first s
 func (t *AuthTransport) replayAll(x *exchange, r *rules, req *http.Request, first sending, open **http.Response, asked map[string]string) (*http.Response, error) {
 	var toRefund, answered refund.Refund
 	defer toRefund.Over()
+	defer answered.Over()
 	ctx := refund.With(req.Context(), &toRefund)
 	p := patience{known: first.known, most: trial.Longest}
 	if t.Retry == nil { // the caller is used to an answer at once

@@ -41,3 +41,10 @@ func StoredKeys(m *MemoryStorage) []string {
 
 // OwnKeys are the keys in the storage that p has for itself.
 func OwnKeys(p *Pipeline) []string { return StoredKeys(p.subjects.own) }
+
+// Remembered is how many dropped subjects p remembers the trouble of.
+func Remembered(p *Pipeline) int {
+	p.subjects.mu.Lock()
+	defer p.subjects.mu.Unlock()
+	return len(p.subjects.past)
+}

@@ -101,7 +101,7 @@ func NewPipeline(cfg PipelineConfig) (*Pipeline, error) {
 	p.sweeper = &sweeper{shared: p.shared, subjects: p.subjects}
 	p.shared.news = p.sweeper.recheck
 	p.flights = &flights{
-		graph: g, ledger: p.ledger, records: records, shared: p.shared, events: p.events, counters: p.counters,
+		graph: g, ledger: p.ledger, subjects: p.subjects, records: records, shared: p.shared, events: p.events, counters: p.counters,
 		asker:    &asker{retries: cfg.FetchRetries, answers: cfg.KeepAnswers, slots: slot.New(cfg.MaxFetches), events: p.events, counters: p.counters, dead: make([]atomic.Bool, len(g.steps))},
 		hooks:    &hooks{events: p.events},
 		revoker:  &revoker{grace: cfg.RevokeReplaced, counters: p.counters},
@@ -290,7 +290,20 @@ func (p *Pipeline) flightsKept(id string, sub *subject) (fs *flights, leave func
 	if !p.subjects.pin(sub) {
 		return nil, nil
 	}
-	return p.flights.below(id, sub), func() { p.subjects.leave(sub) }
+	fs, leave = p.flightsIn(id, sub)
+	return fs, leave
+}
+
+// flightsIn returns the flights of a subject that was entered, or pinned, and how to leave.
+func (p *Pipeline) flightsIn(id string, sub *subject) (fs *flights, leave func()) {
+	leave = func() { p.subjects.leave(sub) }
+	defer func() {
+		if fs == nil { // SubjectLabel has ended the goroutine
+			leave()
+		}
+	}()
+	fs = p.flights.below(id, sub)
+	return fs, leave
 }
 
 // flightsFor returns the flights of a step for ctx's subject, who stays in memory until
@@ -309,8 +322,8 @@ func (p *Pipeline) flightsOf(ctx context.Context) (fs *flights, leave func(), er
 	if err != nil {
 		return nil, nil, err
 	}
-	sub := p.subjects.enter(id)
-	return p.flights.below(id, sub), func() { p.subjects.leave(sub) }, nil
+	fs, leave = p.flightsIn(id, p.subjects.enter(id))
+	return fs, leave, nil
 }
 
 // Refresh fetches newer tokens for the step of Token and all its ancestors, and returns the

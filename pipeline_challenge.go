@@ -26,8 +26,9 @@ var errOther = errors.New("requestforge: the token's subject is another one than
 // their tokens anew. The old token is served until the new token is there, and if no new
 // token comes. If a fetch was due, a refund in ctx takes back the cost of the fetch.
 //
-// If tok's subject was dropped from memory meanwhile, the storage knows tok, unless it is
-// the pipeline's own: that has begun the stamps anew, and any token is newer.
+// If tok's subject was dropped from memory meanwhile, what tok was asked for is asked for
+// again, and the storage knows tok, unless it is the pipeline's own: that has begun the
+// stamps anew, and any token is newer.
 func (p *Pipeline) answer(ctx context.Context, tok *Token, asked map[string]string) (*Token, error) {
 	h := tok.origin().(*held)
 	s, a, n, own := h.step, h.step.answering, len(p.graph.steps), p.ledgerOf(tok)
@@ -35,7 +36,7 @@ func (p *Pipeline) answer(ctx context.Context, tok *Token, asked map[string]stri
 	if err != nil {
 		return nil, err
 	}
-	defer leave()
+	defer func() { refund.Hold(ctx, leave) }()
 	if own.whose != fs.ledger.whose {
 		return nil, errOther
 	}
@@ -44,6 +45,9 @@ func (p *Pipeline) answer(ctx context.Context, tok *Token, asked map[string]stri
 		above = 0
 	}
 	w := newWish(asked)
+	if h.step == a && fs.ledger.newest(a) == nil {
+		w = w.after(h)
+	}
 	got, err := fs.get(ctx, a, demand{floor: stamps(nil).raised(a, above, n), wish: w})
 	if w.charged.Load() {
 		refund.Charge(ctx, func() { fs.ledger.refundAnswer(a) })

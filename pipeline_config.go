@@ -163,10 +163,10 @@ type PipelineConfig struct {
 	// count as in use that have asked since a quarter of the number came. The
 	// pipeline never drops a subject with a fetch under way, with a request that is being
 	// sent again, with a logout or a revocation still to be stored, or with a refresh token
-	// that is stored nowhere else: with Storage nil, no subject with a refresh token. A
-	// subject whose tokens were refused last stays for longer, in a quarter of the places
-	// at most, since only a row of refusals leads to a shared token that an API no longer
-	// takes. Zero means 10,000.
+	// that is stored nowhere else: with Storage nil, no subject with a refresh token; nor
+	// with a token that waits for RevokeReplaced. Refusals, cool-downs and functions left
+	// behind of dropped subjects are remembered, of at least 1,000 subjects. Zero means
+	// 10,000.
 	MaxSubjects int
 
 	// Carry chooses the values of a caller's context for the fetch of a shared step, such

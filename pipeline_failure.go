@@ -143,6 +143,11 @@ type failures struct {
 	waited bool
 }
 
+// telling reports whether the failures, if there are any, matter for the next fetch.
+func (f *failures) telling() bool {
+	return f != nil && (f.cur != nil || f.answers != nil || f.suspicions.wait > 0 || !f.vain.IsZero() || f.waited || f.crash)
+}
+
 // add remembers one more failure in a row.
 func (f *failures) add(n *failure) {
 	f.inRow++

@@ -28,6 +28,8 @@ type flights struct {
 	ledger   *ledger
 	up       *flights // of the shared steps; nil: the flights are those of the shared steps
 	subject  string   // Input.Subject; "": nobody's
+	subjects *subjects
+	own      *subject // in subjects; nil: the flights are those of the shared steps
 	records  *records
 	shared   *shared
 	asker    *asker
@@ -45,7 +47,7 @@ type flights struct {
 // below returns the flights of a subject.
 func (fs *flights) below(id string, s *subject) *flights {
 	own := *fs
-	own.up, own.subject, own.ledger, own.steps, own.carry = fs, id, &s.ledger, s.flights, nil
+	own.up, own.subject, own.own, own.ledger, own.steps, own.carry = fs, id, s, &s.ledger, s.flights, nil
 	own.left = []leftBehind{{&s.fetchers, &s.hooks, &s.givens}}
 	own.events = fs.events.of(id)
 	own.shared = fs.shared.below(&s.ledger, own.events)

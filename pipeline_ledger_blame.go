@@ -204,13 +204,6 @@ func (l *ledger) refund(h *held) {
 	at(l, h.step, func(e *entry) struct{} { e.refusals.refund(); return struct{}{} })
 }
 
-// refusedLast reports whether the last word of a server about tokens of a step was a refusal.
-func (l *ledger) refusedLast() bool {
-	return locked(l, func() bool {
-		return slices.ContainsFunc(l.entries, func(e entry) bool { return e.refusals.row > 0 })
-	})
-}
-
 // accepted notes that a server has accepted h, which ends a row of refusals.
 func (l *ledger) accepted(h *held) {
 	at(l, h.step, func(e *entry) struct{} {
@@ -237,6 +230,39 @@ func (l *ledger) prove(s *step, suspected []blame) {
 		e.refusals.fill()
 		e.refusals.suspicions = suspicions{}
 		return struct{}{}
+	})
+}
+
+// troubled reports whether l knows of trouble that lasts: refusals and failures, and refresh
+// tokens that must not be sent again.
+func (l *ledger) troubled() bool {
+	return locked(l, func() bool {
+		return slices.ContainsFunc(l.entries, func(e entry) bool {
+			spent := e.token != nil && e.token.tok.RefreshToken != "" && e.token.stamp() <= e.spent
+			return e.refusals.row > 0 || e.refusals.buckets != nil || e.doubt != nil || e.failures.telling() || spent
+		})
+	})
+}
+
+// strip drops the tokens of l, and keeps everything else: a token may come back from the
+// storage, if that still has the token.
+func (l *ledger) strip() {
+	locked(l, func() struct{} {
+		for _, s := range l.own() {
+			l.entry(s.index).token = nil
+			l.servedOf(s).Store(nil)
+		}
+		return struct{}{}
+	})
+}
+
+// replaces reports whether l has a live token in place of h, of another ledger of the same
+// subject. stamps says that the stamps of both are of one storage; else any other token is
+// newer.
+func (l *ledger) replaces(h *held, stamps bool) bool {
+	return at(l, h.step, func(e *entry) bool {
+		t := e.token
+		return t != nil && l.live(t) && t.tok.AccessToken != h.tok.AccessToken && (!stamps || t.stamp() > h.stamp())
 	})
 }
 

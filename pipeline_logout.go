@@ -166,3 +166,10 @@ func (fs *flights) farewell(ctx context.Context, h *held, parent func(context.Co
 func (fs *flights) hanging(s *step) *flight.Limit { return fs.deaf(s).hooks }
 
 func (fs *flights) self() (*ledger, eventLog) { return fs.ledger, fs.events }
+
+func (fs *flights) stay() (leave func()) {
+	if fs.own == nil || !fs.subjects.pin(fs.own) {
+		return func() {}
+	}
+	return func() { fs.subjects.leave(fs.own) }
+}

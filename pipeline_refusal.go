@@ -58,13 +58,17 @@ func (p *Pipeline) refused(ctx context.Context, s *step, rejected *Token) error 
 	if fs != nil {
 		events = fs.events
 	}
+	h, _ := rejected.origin().(*held)
+	if own != nil && fs != nil && fs.ledger != own && p.replaced(ctx, fs, h) {
+		return nil
+	}
 	var errs [2]error
 	if own != nil {
 		errs[0] = p.refusedBy(ctx, p.shared.below(own, events), s, rejected)
 	}
 	if fs != nil && fs.ledger != own {
 		errs[1] = p.refusedBy(ctx, fs.shared, s, rejected)
-		p.succeed(ctx, fs, own, rejected)
+		p.succeed(ctx, fs, own, h)
 	}
 	return cmp.Or(errs[:]...)
 }
@@ -77,8 +81,7 @@ func (p *Pipeline) concerned(ctx context.Context, own *ledger) (fs *flights, lea
 	sub, id := p.keptFor(ctx)
 	switch {
 	case own != nil && id != "" && own.whose == keyOf(id):
-		sub = p.subjects.enter(id)
-		return p.flights.below(id, sub), func() { p.subjects.leave(sub) }
+		return p.flightsIn(id, p.subjects.enter(id))
 	case own == nil && sub != nil:
 		if fs, leave := p.flightsKept(id, sub); fs != nil {
 			return fs, leave
@@ -87,13 +90,23 @@ func (p *Pipeline) concerned(ctx context.Context, own *ledger) (fs *flights, lea
 	return nil, func() {}
 }
 
+// replaced reports whether h, of a subject dropped since, was replaced by a live token, here or
+// in the storage. A newer token must not suffer for the refusal of h.
+func (p *Pipeline) replaced(ctx context.Context, fs *flights, h *held) bool {
+	stored := p.subjects.own == nil
+	if stored {
+		_, _ = fs.shared.pull(ctx, h.step) // after an error, the knowledge of this process must suffice
+	}
+	return fs.ledger.replaces(h, stored)
+}
+
 // succeed makes the ledger of fs, of a subject entered anew, the heir of the subject's ledger
 // that was dropped before, after the refusal of a token.
-func (p *Pipeline) succeed(ctx context.Context, fs *flights, before *ledger, rejected *Token) {
+func (p *Pipeline) succeed(ctx context.Context, fs *flights, before *ledger, h *held) {
 	if before == nil {
 		return
 	}
-	if h := rejected.origin().(*held); fs.ledger.succeed(before, p.subjects.own == nil) {
+	if fs.ledger.succeed(before, p.subjects.own == nil) {
 		refund.Charge(ctx, func() {
 			fs.ledger.refund(h)
 			fs.ledger.prove(h.step, nil)

@@ -49,34 +49,46 @@ type party interface {
 	hanging(s *step) *flight.Limit
 	// self returns the party's ledger and event log.
 	self() (*ledger, eventLog)
+	// stay keeps the party in memory until the result is called.
+	stay() (leave func())
 }
 
 // replaced is a token that waits for the end of its grace.
 type replaced struct {
 	ending
 	party party
+	leave func() // see party.stay
 	timer *time.Timer
 }
 
 // later revokes h, which a newer token has replaced, after the grace.
 func (r *revoker) later(ctx context.Context, of party, h ending) {
-	w := &replaced{ending: h, party: of}
+	w := &replaced{ending: h, party: of, leave: of.stay()}
 	ctx = flight.Detach(ctx)
+	if !r.wait(w, func() {
+		if r.take(w) {
+			defer w.leave()
+			_ = r.revoke(ctx, of, h, of.parentOf) // counted, and logged
+		}
+	}) {
+		r.counters.steps[h.step.index].revokeFailures.Add(1)
+		w.leave()
+	}
+}
+
+// wait begins the grace of w, with do at the end, unless too many tokens wait.
+func (r *revoker) wait(w *replaced, do func()) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.closed || len(r.waiting) >= maxReplaced {
-		r.counters.steps[h.step.index].revokeFailures.Add(1)
-		return
+		return false
 	}
 	if r.waiting == nil {
 		r.waiting = make(map[*replaced]struct{})
 	}
 	r.waiting[w] = struct{}{}
-	w.timer = time.AfterFunc(r.grace, func() {
-		if r.take(w) {
-			_ = r.revoke(ctx, of, h, of.parentOf) // counted, and logged
-		}
-	})
+	w.timer = time.AfterFunc(r.grace, do)
+	return true
 }
 
 // take reports whether w still waits, which it does no more.
@@ -90,27 +102,32 @@ func (r *revoker) take(w *replaced) bool {
 
 // takeOf returns the tokens of a ledger that wait, which they do no more.
 func (r *revoker) takeOf(l *ledger) (all []ending) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for w := range r.waiting {
-		if own, _ := w.party.self(); own == l {
-			w.timer.Stop()
-			delete(r.waiting, w)
-			all = append(all, w.ending)
-		}
+	for _, w := range r.stop(false, func(own *ledger) bool { return own == l }) {
+		all = append(all, w.ending)
 	}
 	return all
 }
 
 // close forgets the waiting tokens.
-func (r *revoker) close() {
+func (r *revoker) close() { r.stop(true, func(*ledger) bool { return true }) }
+
+// stop returns the waiting tokens of some ledgers, which wait no more; for good, no token
+// waits later, either.
+func (r *revoker) stop(forGood bool, of func(*ledger) bool) (all []*replaced) {
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.closed = true
+	r.closed = r.closed || forGood
 	for w := range r.waiting {
-		w.timer.Stop()
+		if own, _ := w.party.self(); of(own) {
+			w.timer.Stop()
+			delete(r.waiting, w)
+			all = append(all, w)
+		}
 	}
-	clear(r.waiting)
+	r.mu.Unlock()
+	for _, w := range all {
+		w.leave()
+	}
+	return all
 }
 
 // now revokes h in the background: a token that was fetched for nothing.

@@ -31,8 +31,6 @@ type subject struct {
 
 	flights                 []flight.Flight[*held] // of the subject's own steps
 	fetchers, hooks, givens flight.Limit           // left behind
-
-	spared uint64 // subjects.made, plus 1, when the subject was first spared; 0: not spared; guarded by subjects.mu
 }
 
 // subjectOfOne is a subject of a single step, in one allocation.
@@ -58,6 +56,11 @@ func (s *subject) pinned(alone bool) bool {
 	return s.callers > 0 || slices.ContainsFunc(s.ledger.own(), func(st *step) bool { return s.flight(st).Busy() }) || s.ledger.owing(alone)
 }
 
+// troubled reports whether dropping the subject would lose what its trouble has taught.
+func (s *subject) troubled() bool {
+	return s.fetchers.Busy() || s.hooks.Busy() || s.givens.Busy() || s.ledger.troubled()
+}
+
 // flight returns the flight of an own step of the subject.
 func (s *subject) flight(st *step) *flight.Flight[*held] {
 	return &s.flights[st.index-s.ledger.graph.shared]
@@ -66,9 +69,12 @@ func (s *subject) flight(st *step) *flight.Flight[*held] {
 // subjects are the subjects in memory.
 //
 // The invariant: an ID has at most one subject at a time, and a subject that has callers or
-// is pinned stays. Beyond max, the subjects idle longest are dropped; up to a quarter of
-// max is spared. If there are many, idle is measured in new subjects, with a precision of a
-// quarter of max: a subject in use stays, however fast others come. A nil subjects is empty.
+// is pinned stays. Beyond max, the subjects idle longest are dropped. If there are many, idle
+// is measured in new subjects, with a precision of a quarter of max: a subject in use stays,
+// however fast others come. The trouble of a dropped subject (rows of refusals, what they may
+// cost, cool-downs, functions left behind) isn't forgotten at once: else an outage would never
+// end where more subjects come in turn than are kept, and trouble of one would cost others
+// more, the sooner it is dropped. A nil subjects is empty.
 type subjects struct {
 	graph    *graph
 	up       *ledger
@@ -81,9 +87,9 @@ type subjects struct {
 	made atomic.Uint64 // how many subjects have ever come; written under mu
 
 	mu     sync.Mutex
-	idle   list.List // every subject, the last used first; guarded by mu
-	spared int       // how many of them are; guarded by mu
-	closed bool      // guarded by mu
+	idle   list.List           // every subject, the last used first; guarded by mu
+	past   map[string]*subject // dropped in trouble, by name; guarded by mu
+	closed bool                // guarded by mu
 
 	label  func(id string) string // the name of a subject in log records
 	labels map[string]string      // by name, if the ID isn't the name; guarded by mu
@@ -99,14 +105,12 @@ const (
 	// dropTries bounds the search for a subject to drop.
 	dropTries = 64
 
-	// spareShare is the part of max that may be spared, and spareFor how many times max
-	// other subjects come before a spared subject is dropped in the end.
-	spareShare = 4
-	spareFor   = 100
+	// leastPast is how many dropped subjects in trouble are remembered at least; else max.
+	leastPast = 1000
 )
 
 func newSubjects(g *graph, up *ledger, most int, own *MemoryStorage, c *counters, label func(id string) string) *subjects {
-	return &subjects{graph: g, up: up, max: cmp.Or(most, defaultSubjects), own: own, counters: c, label: label, labels: make(map[string]string), kept: xsync.NewMap[string, *subject](), fetchers: flight.NewLimit(maxHangingInAll), hooks: flight.NewLimit(maxHangingInAll)}
+	return &subjects{graph: g, up: up, max: cmp.Or(most, defaultSubjects), own: own, counters: c, label: label, labels: make(map[string]string), past: make(map[string]*subject), kept: xsync.NewMap[string, *subject](), fetchers: flight.NewLimit(maxHangingInAll), hooks: flight.NewLimit(maxHangingInAll)}
 }
 
 // get returns the subject of a name, or nil.
@@ -148,7 +152,7 @@ func (ss *subjects) enter(id string) *subject {
 	defer ss.mu.Unlock()
 	s := ss.get(name)
 	if s == nil {
-		if s = made; s == nil { // dropped a moment ago
+		if s = cmp.Or(ss.recallLocked(name), made); s == nil { // dropped a moment ago
 			s = ss.make(name, id)
 		}
 		ss.kept.Store(s.name, s)
@@ -205,31 +209,38 @@ func (ss *subjects) leave(s *subject) {
 	ss.dropLocked()
 }
 
-// sparedLocked reports whether the subject is kept although idle for long: its tokens were
-// refused last. Only a row of refusals leads to a shared token that a server has forgotten,
-// and where more subjects come in turn than are kept, no row would ever grow.
-func (ss *subjects) sparedLocked(s *subject) bool {
-	refused, made := s.ledger.refusedLast(), ss.made.Load()
-	switch {
-	case s.spared == 0 && refused && ss.spared < max(1, ss.max/spareShare):
-		s.spared = made + 1
-		ss.spared++
-	case s.spared > 0 && (!refused || made >= s.spared+spareFor*uint64(ss.max)):
-		s.spared = 0
-		ss.spared--
+// rememberLocked keeps a dropped subject in trouble, without its tokens, and forgets any other
+// if there are too many: whoever that is, some come back in time however many come in turn.
+func (ss *subjects) rememberLocked(s *subject) {
+	s.ledger.strip()
+	if len(ss.past) >= max(leastPast, ss.max) {
+		for name := range ss.past {
+			delete(ss.past, name)
+			break
+		}
 	}
-	return s.spared > 0
+	ss.past[s.name] = s
 }
 
-// dropLocked drops the subjects idle longest, except pinned and spared subjects, down to max.
-// Such a subject counts as used, so that the next search looks at other subjects.
+// recallLocked returns the subject of a name that was dropped in trouble, or nil.
+func (ss *subjects) recallLocked(name string) *subject {
+	s := ss.past[name]
+	if s != nil {
+		delete(ss.past, name)
+		s.ledger.dropped.Store(false)
+	}
+	return s
+}
+
+// dropLocked drops the subjects idle longest, except pinned subjects, down to max. A pinned
+// subject counts as used, so that the next search looks at other subjects.
 func (ss *subjects) dropLocked() {
 	for range dropTries {
 		if ss.idle.Len() <= ss.max {
 			return
 		}
 		s := ss.idle.Back().Value.(*subject)
-		if s.pinned(ss.own != nil) || ss.sparedLocked(s) {
+		if s.pinned(ss.own != nil) {
 			ss.moveLocked(s)
 			continue
 		}
@@ -242,6 +253,9 @@ func (ss *subjects) dropLocked() {
 			for _, st := range s.ledger.own() {
 				ss.own.drop(st.key + s.ledger.whose.suffix())
 			}
+		}
+		if s.troubled() {
+			ss.rememberLocked(s)
 		}
 	}
 }

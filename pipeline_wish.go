@@ -33,6 +33,13 @@ func newWish(asked map[string]string) *wish {
 	return &wish{asked: asked, lasting: challenge.Lasting(asked)}
 }
 
+// after returns the wish of a step whose ledger may not know h, the challenged token, any more:
+// what the fetch of h asked for is asked for again.
+func (w *wish) after(h *held) *wish {
+	all, lasting := w.over(h)
+	return &wish{asked: all, lasting: lasting}
+}
+
 // metBy reports whether the fetch of h asked for everything in the wish. Whether the auth
 // server has done as asked only the API can say.
 func (w *wish) metBy(h *held) bool { return w == nil || challenge.Covers(h.asked(), w.lasting) }

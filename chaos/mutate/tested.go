@@ -270,7 +270,7 @@ var testedMutations = []tested{{
 	mutation: mutation{
 		name: "subjects: a refusal is forgotten with who was dropped",
 		file: "pipeline_refusal.go",
-		old:  "		p.succeed(ctx, fs, own, rejected)\n",
+		old:  "		p.succeed(ctx, fs, own, h)\n",
 		new:  "",
 	},
 	tests: "TestRefusalOfADroppedSubjectIsRememberedWhereTheStorageDoesNotKnow|TestRefusalsOfADroppedSubjectClimbTheLadder|TestBoundsOfADroppedSubjectStay",
@@ -284,10 +284,10 @@ var testedMutations = []tested{{
 	tests: "TestUseAfterItsSubjectWasDropped",
 }, {
 	mutation: mutation{
-		name: "subjects: nobody who was refused last is spared",
+		name: "subjects: the trouble of who is dropped is forgotten",
 		file: "pipeline_subject.go",
-		old:  " || ss.sparedLocked(s) {\n",
-		new:  " {\n",
+		old:  "		if s.troubled() {\n",
+		new:  "		if false {\n",
 	},
 	tests: "TestSharedTokenIsReplacedThoughEverybodyIsDroppedInTurn",
 }, {
@@ -310,8 +310,8 @@ var testedMutations = []tested{{
 	mutation: mutation{
 		name: "subjects: one with a fetch under way is dropped",
 		file: "pipeline_subject.go",
-		old:  "		if s.pinned(ss.own != nil) || ",
-		new:  "		if ",
+		old:  "		if s.pinned(ss.own != nil) {\n",
+		new:  "		if false {\n",
 	},
 	tests: "TestSubjectThatCannotBeDroppedStays",
 }, {

@@ -172,6 +172,9 @@ func (l *Limit) Set(max int32, all *Limit) { l.max, l.all = max, all }
 // Full reports whether no call would begin.
 func (l *Limit) Full() bool { return l != nil && (l.left.Load() >= l.max || l.all.Full()) }
 
+// Busy reports whether calls left behind still run.
+func (l *Limit) Busy() bool { return l.left.Load() > 0 }
+
 // add counts n more calls.
 func (l *Limit) add(n int32) {
 	for ; l != nil; l = l.all {
