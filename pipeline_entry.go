@@ -4,6 +4,7 @@
 package requestforge
 
 import (
+	"hash/maphash"
 	"time"
 )
 
@@ -13,6 +14,7 @@ type entry struct {
 	stored   uint64 // version of the entry in the storage, when last looked at
 	token    *held  // the newest known token, live or not; nil: no token
 	spent    uint64 // refresh tokens up to this stamp must not be sent again
+	spentSum uint64 // of the refresh token spent last, see refreshSum: a lost answer of a Save gives a token two stamps; 0: none
 	gone     uint64 // the highest tombstone heard of
 	due      bool   // a tombstone of this process isn't in the storage yet
 	untold   bool   // a Revoke has failed, and the storage may not know the mark
@@ -37,6 +39,18 @@ func (e *entry) hear(f finding) {
 
 // spend notes that refresh tokens up to stamp must not be sent again.
 func (e *entry) spend(stamp uint64) { e.spent = max(e.spent, stamp) }
+
+// refreshSeed is the process's own.
+var refreshSeed = maphash.MakeSeed()
+
+// refreshSum is a sum of h's refresh token, never 0.
+func (h *held) refreshSum() uint64 { return maphash.String(refreshSeed, h.tok.RefreshToken) | 1 }
+
+// refreshable reports whether the refresh token of the newest token may be sent.
+func (e *entry) refreshable() bool {
+	t := e.token
+	return t != nil && t.tok.RefreshToken != "" && t.stamp() > e.spent && (e.spentSum == 0 || t.refreshSum() != e.spentSum)
+}
 
 // end forgets the tokens up to stamp, refresh tokens included, and the failures.
 func (e *entry) end(stamp uint64) {

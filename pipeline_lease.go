@@ -231,8 +231,8 @@ func (f *fetch) put(ctx context.Context, h *held) (entry Entry, rotated bool, er
 	}
 }
 
-// outdated reports whether a Save has met an expired record: the Load before has shown an
-// older record, or no record. A record from after a logout unknown to this process belongs
+// outdated reports whether a Save has met a record that is expired, or whose refresh token was
+// spent for the new token: the Load before has shown an older record, or no record. A record from after a logout unknown to this process belongs
 // to another session.
 func (f *fetch) outdated(entry Entry, now time.Time) bool {
 	gone, _ := f.flights.ledger.tombstone(f.step)
@@ -240,7 +240,7 @@ func (f *fetch) outdated(entry Entry, now time.Time) bool {
 		return false
 	}
 	h, err := f.flights.records.read(f.step, entry.Record, now)
-	return err == nil && !h.fresh(now)
+	return err == nil && (!h.fresh(now) || f.flights.ledger.spentRefresh(h))
 }
 
 // store saves h. A new refresh token gets more than one try while no other process can

@@ -497,6 +497,9 @@ func (l *ledger) keep(h *held, epoch int) bool {
 	l.keepLocked(h)
 	e := l.entry(h.step.index)
 	e.failures.over(h.step.Name)
+	if !h.loaded && h.refreshSum() == e.spentSum {
+		e.spentSum = 0 // the server has given the refresh token again
+	}
 	if !h.unsaved {
 		e.due = false // the tombstone would hit the later login
 	}

@@ -130,7 +130,7 @@ func (l *ledger) waitedInVain(s *step) {
 // else nil.
 func (l *ledger) refreshable(s *step) *held {
 	return at(l, s, func(e *entry) *held {
-		if e.token == nil || e.token.tok.RefreshToken == "" || e.token.stamp() <= e.spent {
+		if !e.refreshable() {
 			return nil
 		}
 		return e.token
@@ -139,7 +139,16 @@ func (l *ledger) refreshable(s *step) *held {
 
 // spend notes that the refresh token of h must not be sent again.
 func (l *ledger) spend(h *held) {
-	at(l, h.step, func(e *entry) struct{} { e.spend(h.stamp()); return struct{}{} })
+	at(l, h.step, func(e *entry) struct{} {
+		e.spend(h.stamp())
+		e.spentSum = h.refreshSum()
+		return struct{}{}
+	})
+}
+
+// spentRefresh reports whether h has the refresh token that was spent last.
+func (l *ledger) spentRefresh(h *held) bool {
+	return at(l, h.step, func(e *entry) bool { return e.spentSum != 0 && e.spentSum == h.refreshSum() })
 }
 
 // doubtAbout notes a doubt whether the refresh token of h was spent, and reports whether the

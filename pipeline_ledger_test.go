@@ -300,13 +300,22 @@ func TestLedgerForgottenRefreshTokenIsNotSpent(t *testing.T) {
 		t.Fatal("the refresh token isn't offered")
 	}
 	l.spend(h)
-	if l.refreshable(h.step) != nil {
+	again := made(l, "root", 2) // saved twice, since the first answer was lost
+	again.tok.RefreshToken, again.loaded = "rotates", true
+	l.keep(again, l.now())
+	if l.newest(h.step) != again || !l.spentRefresh(again) || l.refreshable(h.step) != nil {
 		t.Error("a spent refresh token is offered")
 	}
-	h = made(l, "root", 2)
+	again = made(l, "root", 3)
+	again.tok.RefreshToken = "rotates"
+	l.keep(again, l.now())
+	if l.refreshable(h.step) != again {
+		t.Error("a refresh token that the server has given again isn't offered")
+	}
+	h = made(l, "root", 4)
 	h.tok.RefreshToken = "next"
 	l.keep(h, 0)
-	l.revoke(h.step, 2)
+	l.revoke(h.step, 4)
 	if l.refreshable(h.step) != h {
 		t.Error("a refresh token has died with its access token")
 	}

@@ -11,6 +11,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -695,7 +696,7 @@ func (w *crowd) heal(who string) {
 	delete(w.api, who)
 	delete(w.auth, who)
 	delete(w.slow, who)
-	delete(w.bad, w.given[who].AccessToken)
+	maps.DeleteFunc(w.bad, func(given string, _ bool) bool { return w.givens[given] == who }) // an older one's children live
 }
 
 // within holds what was fetched to the reasons there were: nobody's trouble is one for
