@@ -216,6 +216,7 @@ nightly: test soak conformance chaos mutations interop browser
 	@$(MAKE) --no-print-directory chaos SEED=$$(date +%s)
 	@CONFORMANCE_CACHE=$(CURDIR)/.cache/conformance conformance/run.sh $(WRAPS:%=conformance/wraps/%)
 	@$(MAKE) --no-print-directory fuzz FUZZTIME=5m
+	@$(GO) test -run 'ModelOften$$' -rapid.checks=5000 -timeout=1h .
 	@for m in $(MODULES); do \
 		(cd $$m && $(GO) test -race -shuffle=on -count=3 -timeout=2h ./...) || exit 1; \
 	done

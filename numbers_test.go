@@ -24,7 +24,10 @@ import (
 	rf "github.com/requestforge/requestforge"
 )
 
-// A hundred histories each, of which the race detector sees a quarter.
+// histories is how many histories rapid draws.
+const histories = "100"
+
+// The race detector sees a quarter of these.
 func TestPipelineAgreesWithItsModelOften(t *testing.T) { checkPipeline(t) }
 
 func TestSubjectsAgreeWithTheirModelOften(t *testing.T) { checkCrowd(t) }

@@ -182,7 +182,7 @@ func (p *process) refuse(ctx context.Context, tok *rf.Token) (alone bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for i, s := range before.Steps {
-		if s.Name != "leaf" && first && alone && loads == m.loads && s.Status == rf.StatusLive && after.Steps[i].Status == rf.StatusDead {
+		if s.Name != "leaf" && first && alone && loads == m.loads && s.Status == rf.StatusLive && after.Steps[i].Status == rf.StatusDead && time.Now().Before(s.Expiry.Add(-10*time.Second)) {
 			w.fault("%s: the first refusal, of %s, killed the token of %s", p.name, tok.AccessToken, s.Name)
 		}
 	}
@@ -278,6 +278,7 @@ func (p *process) do(ctx context.Context, op modelOp, storage *lossy) {
 			m.owes[s], m.tried[s] = true, false
 			m.over[s] = time.Now()
 		}
+		m.last = nil // dead, whatever stamp the process has made up for it
 		w.mu.Unlock()
 		dead(func() { p.p.Forget(ctx) }, modelSteps...)
 	case "loss":
