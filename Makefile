@@ -49,7 +49,7 @@ export GORACE := atexit_sleep_ms=0 $(GORACE)
 
 # Without the path of the clone in them, what was built, vetted and tested in one clone
 # needn't be again in the next.
-export GOFLAGS := -trimpath $(GOFLAGS)
+export GOFLAGS := -trimpath $(filter-out -trimpath,$(shell $(GO) env GOFLAGS))
 
 # gotestsum runs go test, prints what it prints and keeps the records that
 # promises reads. $(1) is the name of the run, $$m the module.
