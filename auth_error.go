@@ -66,9 +66,10 @@ type AuthError struct {
 	RefreshRefused bool
 
 	// ParentRefused means that the auth server refused a parent's token: the pipeline
-	// replaces the parents' tokens and tries once more. A 401 or 403 without Permanent has
-	// the same effect, unless the request of an HTTPFetcher carried nothing of a parent. A
-	// fetcher sets the field if its protocol refuses a parent in another way.
+	// replaces the parents' tokens and tries again, once or, if another process saved the
+	// new token, up to three times. A 401 or 403 without Permanent has the same effect,
+	// unless the request of an HTTPFetcher carried nothing of a parent. A fetcher sets the
+	// field if its protocol refuses a parent in another way.
 	ParentRefused bool
 
 	// Unsent means that the fetch failed before anything was sent to the auth server, so

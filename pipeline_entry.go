@@ -37,14 +37,35 @@ func (e *entry) hear(f finding) {
 	}
 }
 
+// strip drops the token, and keeps what its fetch was asked for.
+func (e *entry) strip() {
+	if e.token != nil && len(e.token.asked()) > 0 {
+		e.failed().asked = e.token.asked()
+	}
+	e.token = nil
+}
+
+// asked returns what the fetch of the newest token was asked for because of challenges.
+func (e *entry) asked() map[string]string {
+	switch {
+	case e.token != nil:
+		return e.token.asked()
+	case e.failures != nil:
+		return e.failures.asked
+	}
+	return nil
+}
+
 // spend notes that refresh tokens up to stamp must not be sent again.
 func (e *entry) spend(stamp uint64) { e.spent = max(e.spent, stamp) }
 
 // refreshSeed is the process's own.
 var refreshSeed = maphash.MakeSeed()
 
-// refreshSum is a sum of h's refresh token, never 0.
-func (h *held) refreshSum() uint64 { return maphash.String(refreshSeed, h.tok.RefreshToken) | 1 }
+// refreshSum is a sum of h's tokens, never 0: another login may bring the same refresh token.
+func (h *held) refreshSum() uint64 {
+	return maphash.Comparable(refreshSeed, [2]string{h.tok.AccessToken, h.tok.RefreshToken}) | 1
+}
 
 // refreshable reports whether the refresh token of the newest token may be sent.
 func (e *entry) refreshable() bool {

@@ -38,7 +38,7 @@ type failure struct {
 	err   *AuthError
 	at    time.Time
 	until time.Time    // nobody asks the auth server before
-	ended *atomic.Bool // the step has worked since; shared with the steps that have inherited the failure; nil: not yet
+	ended *atomic.Bool // the step has worked since; shared by its failures in a row, and with the steps that have inherited one; nil: nobody inherits the failure
 	gone  uint64       // the last logout before; a peer's: 0
 	read  reading      // the changing secrets that failed; another one ends the cool-down
 
@@ -134,7 +134,8 @@ type failures struct {
 	crash bool      // the last fetch crashed, and was forgiven
 	vain  time.Time // when newer tokens of the parents changed nothing; zero: the parents work
 
-	answers *answers // to challenges; nil: no API has asked for more
+	answers *answers          // to challenges; nil: no API has asked for more
+	asked   map[string]string // because of challenges, for the token of a subject since dropped
 
 	suspicions suspicions // of shared parents, by a subject's auth server
 
@@ -145,12 +146,13 @@ type failures struct {
 
 // telling reports whether the failures, if there are any, matter for the next fetch.
 func (f *failures) telling() bool {
-	return f != nil && (f.cur != nil || f.answers != nil || f.suspicions.wait > 0 || !f.vain.IsZero() || f.waited || f.crash)
+	return f != nil && (f.cur != nil || f.answers != nil || len(f.asked) > 0 || f.suspicions.wait > 0 || !f.vain.IsZero() || f.waited || f.crash)
 }
 
 // add remembers one more failure in a row.
 func (f *failures) add(n *failure) {
 	f.inRow++
+	n.follow(f.cur)
 	f.cur, f.last = n, n
 }
 
@@ -171,7 +173,15 @@ func (f *failures) replace(n *failure, slack time.Duration) {
 	if f.cur == nil || n.until.Sub(f.cur.until) > slack {
 		f.inRow++
 	}
+	n.follow(f.cur)
 	f.cur, f.last = n, n
+}
+
+// follow lets f, not published yet, end together with last, the same step's failure before.
+func (f *failure) follow(last *failure) {
+	if last != nil && last.err.Step == f.err.Step && last.ended != nil && !last.ended.Load() {
+		f.ended = last.ended
+	}
 }
 
 // over ends the failures, if there are any, of the step after a success, also for the steps

@@ -209,7 +209,7 @@ func (f *fetch) challenge() (all map[string]string) {
 	if !f.step.AnswersChallenges || f.plain {
 		return nil
 	}
-	all, f.asked = f.wish.over(f.flights.ledger.newest(f.step))
+	all, f.asked = f.wish.over(f.flights.ledger.asked(f.step))
 	return all
 }
 

@@ -137,7 +137,23 @@ func (fs *flights) usable(h *held, d demand) bool {
 	return fs.ledger.usable(h, d.floor, time.Now()) && d.wish.metBy(h)
 }
 
+// catchUp looks at the storage for a subject that has come back after it was dropped: the
+// storage may have news, of a logout or of a login by a peer, that end a cool-down.
+func (fs *flights) catchUp(ctx context.Context) {
+	if !fs.ledger.recalled.Load() {
+		return
+	}
+	if fs.shared.store.shared {
+		if _, err := fs.shared.pull(ctx, fs.ledger.own()...); err != nil {
+			fs.shared.news(fs.ledger)
+			return
+		}
+	}
+	fs.ledger.recalled.Store(false)
+}
+
 func (fs *flights) join(ctx context.Context, s *step, d demand) (*held, error) {
+	fs.catchUp(ctx)
 	epoch := fs.epochOf(ctx)
 	for n := 0; n < joins; {
 		if h := fs.current(s, d); h != nil {

@@ -187,7 +187,9 @@ func (f *fetch) undo(ctx context.Context, h *held, stored bool) {
 
 // revokeRefused invalidates the refused parents after newer parents have worked.
 func (f *fetch) revokeRefused(ctx context.Context) {
-	for _, b := range f.refused.toRevoke() {
+	refused := f.refused.revoke
+	f.refused = refusedParents{since: f.refused.since} // newer parents have worked
+	for _, b := range refused {
 		if fs := f.flights.of(b.step); fs.ledger.revoke(b.step, b.stamp) {
 			// An error is the storage's, and counted there.
 			_ = fs.shared.revoke(ctx, b)
@@ -231,8 +233,8 @@ func (f *fetch) put(ctx context.Context, h *held) (entry Entry, rotated bool, er
 	}
 }
 
-// outdated reports whether a Save has met a record that is expired, or whose refresh token was
-// spent for the new token: the Load before has shown an older record, or no record. A record from after a logout unknown to this process belongs
+// outdated reports whether a Save has met a record that is expired, or whose refresh token
+// was spent for the new token: the Load before has shown an older record, or no record. A record from after a logout unknown to this process belongs
 // to another session.
 func (f *fetch) outdated(entry Entry, now time.Time) bool {
 	gone, _ := f.flights.ledger.tombstone(f.step)

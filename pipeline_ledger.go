@@ -54,7 +54,8 @@ type ledger struct {
 	unmarked *stamps    // the marks at first, for all ledgers below, too
 	whose    subjectKey // zero: nobody's, the steps are shared
 
-	dropped atomic.Bool // from memory, with the subject
+	dropped  atomic.Bool // from memory, with the subject
+	recalled atomic.Bool // after the drop; the storage may have news, of a logout or of a login, that this ledger missed
 
 	mu    sync.Mutex
 	epoch int // how often everything was forgotten; guarded by mu

@@ -233,23 +233,24 @@ func (l *ledger) prove(s *step, suspected []blame) {
 	})
 }
 
-// troubled reports whether l knows of trouble that lasts: refusals and failures, and refresh
-// tokens that must not be sent again.
+// troubled reports whether l knows of trouble: refusals, failures, and refresh tokens that must
+// not be sent again although the storage has them.
 func (l *ledger) troubled() bool {
 	return locked(l, func() bool {
 		return slices.ContainsFunc(l.entries, func(e entry) bool {
-			spent := e.token != nil && e.token.tok.RefreshToken != "" && e.token.stamp() <= e.spent
+			spent := e.spentSum != 0 && (e.token == nil || e.token.unsaved || e.token.refreshSum() == e.spentSum)
 			return e.refusals.row > 0 || e.refusals.buckets != nil || e.doubt != nil || e.failures.telling() || spent
 		})
 	})
 }
 
 // strip drops the tokens of l, and keeps everything else: a token may come back from the
-// storage, if that still has the token.
+// storage, if that still has the token. What was begun before changes nothing any more.
 func (l *ledger) strip() {
 	locked(l, func() struct{} {
+		l.epoch++
 		for _, s := range l.own() {
-			l.entry(s.index).token = nil
+			l.entry(s.index).strip()
 			l.servedOf(s).Store(nil)
 		}
 		return struct{}{}
@@ -280,7 +281,10 @@ func (l *ledger) succeed(before *ledger, marks bool) (charged bool) {
 		}
 		for i, s := range l.own() {
 			e, b := &l.entries[i], &entries[i]
-			e.untold = e.untold || marks && b.untold
+			if e.untold = e.untold || marks && b.untold; marks && b.spentSum != 0 {
+				e.spend(b.spent)
+				e.spentSum = b.spentSum
+			}
 			if e.token == nil || marks && !l.replacesLocked(s, b.top) {
 				charged = e.refusals.succeed(b.refusals) || charged
 			}

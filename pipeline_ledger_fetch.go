@@ -146,6 +146,9 @@ func (l *ledger) spend(h *held) {
 	})
 }
 
+// asked returns what the fetch of the newest token of s was asked for because of challenges.
+func (l *ledger) asked(s *step) map[string]string { return at(l, s, (*entry).asked) }
+
 // spentRefresh reports whether h has the refresh token that was spent last.
 func (l *ledger) spentRefresh(h *held) bool {
 	return at(l, h.step, func(e *entry) bool { return e.spentSum != 0 && e.spentSum == h.refreshSum() })

@@ -301,7 +301,7 @@ func TestLedgerForgottenRefreshTokenIsNotSpent(t *testing.T) {
 	}
 	l.spend(h)
 	again := made(l, "root", 2) // saved twice, since the first answer was lost
-	again.tok.RefreshToken, again.loaded = "rotates", true
+	again.tok.AccessToken, again.tok.RefreshToken, again.loaded = h.tok.AccessToken, "rotates", true
 	l.keep(again, l.now())
 	if l.newest(h.step) != again || !l.spentRefresh(again) || l.refreshable(h.step) != nil {
 		t.Error("a spent refresh token is offered")

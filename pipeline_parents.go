@@ -79,10 +79,3 @@ func (r *refusedParents) suspects(fs *flights, s *step, parents []*held, certain
 func (r *refusedParents) stale(h *held) bool {
 	return r.times < mostReplaced && slices.Contains(r.replaced, h.step) && (h.loaded || h.issued.Before(r.at))
 }
-
-// toRevoke returns the tokens to be revoked after newer tokens have worked, once.
-func (r *refusedParents) toRevoke() []blame {
-	refused := r.revoke
-	r.revoke = nil
-	return refused
-}

@@ -59,7 +59,7 @@ func (p *Pipeline) refused(ctx context.Context, s *step, rejected *Token) error 
 		events = fs.events
 	}
 	h, _ := rejected.origin().(*held)
-	if own != nil && fs != nil && fs.ledger != own && p.replaced(ctx, fs, h) {
+	if own != nil && fs != nil && (fs.ledger != own || own.newest(h.step) == nil) && p.replaced(ctx, fs, own, h) {
 		return nil
 	}
 	var errs [2]error
@@ -90,9 +90,12 @@ func (p *Pipeline) concerned(ctx context.Context, own *ledger) (fs *flights, lea
 	return nil, func() {}
 }
 
-// replaced reports whether h, of a subject dropped since, was replaced by a live token, here or
-// in the storage. A newer token must not suffer for the refusal of h.
-func (p *Pipeline) replaced(ctx context.Context, fs *flights, h *held) bool {
+// replaced reports whether h, of own, whose subject was dropped since, was replaced by a live
+// token, here or in the storage. A newer token must not suffer for the refusal of h.
+func (p *Pipeline) replaced(ctx context.Context, fs *flights, own *ledger, h *held) bool {
+	if own.topOf(h.step) > h.stamp() && own.newest(h.step) == nil {
+		return true
+	}
 	stored := p.subjects.own == nil
 	if stored {
 		_, _ = fs.shared.pull(ctx, h.step) // after an error, the knowledge of this process must suffice

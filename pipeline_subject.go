@@ -227,6 +227,8 @@ func (ss *subjects) recallLocked(name string) *subject {
 	s := ss.past[name]
 	if s != nil {
 		delete(ss.past, name)
+		s.ledger.strip() // of what looks under way during the drop have brought
+		s.ledger.recalled.Store(true)
 		s.ledger.dropped.Store(false)
 	}
 	return s

@@ -36,7 +36,7 @@ func newWish(asked map[string]string) *wish {
 // after returns the wish of a step whose ledger may not know h, the challenged token, any more:
 // what the fetch of h asked for is asked for again.
 func (w *wish) after(h *held) *wish {
-	all, lasting := w.over(h)
+	all, lasting := w.over(h.asked())
 	return &wish{asked: all, lasting: lasting}
 }
 
@@ -69,13 +69,9 @@ func (w *wish) byRefresh() bool {
 	return w == nil || len(w.lasting) == 1 && w.lasting["claims"] != ""
 }
 
-// over returns Input.Challenge of a fetch, and the lasting part of the same. newest is the
-// step's newest token, or nil: what its fetch asked for is asked for again.
-func (w *wish) over(newest *held) (all, lasting map[string]string) {
-	var before map[string]string
-	if newest != nil {
-		before = newest.asked()
-	}
+// over returns Input.Challenge of a fetch, and the lasting part of the same. before is what
+// the fetch of the step's newest token asked for, which is asked for again.
+func (w *wish) over(before map[string]string) (all, lasting map[string]string) {
 	if w == nil {
 		return maps.Clone(before), before
 	}
