@@ -138,20 +138,19 @@ func (fs *flights) usable(h *held, d demand) bool {
 }
 
 // catchUp looks at the storage for a subject that has come back after it was dropped: the
-// storage may have news, of a logout or of a login by a peer, that end a cool-down.
+// storage may have news, of a logout or of a login by a peer, that end a cool-down. One of
+// many callers looks.
 func (fs *flights) catchUp(ctx context.Context) {
-	if !fs.ledger.recalled.Load() {
+	if !fs.ledger.recalled.CompareAndSwap(true, false) || !fs.shared.store.shared {
 		return
 	}
-	if fs.shared.store.shared {
-		if _, err := fs.shared.pull(ctx, fs.ledger.own()...); err != nil {
-			fs.shared.news(fs.ledger)
-			return
-		}
+	if _, err := fs.shared.pull(ctx, fs.ledger.own()...); err != nil {
+		fs.ledger.recalled.Store(true) // for the next caller
+		fs.shared.news(fs.ledger)
 	}
-	fs.ledger.recalled.Store(false)
 }
 
+// join is get without a look at who asks.
 func (fs *flights) join(ctx context.Context, s *step, d demand) (*held, error) {
 	fs.catchUp(ctx)
 	epoch := fs.epochOf(ctx)
