@@ -192,7 +192,9 @@ chaos:
 mutations:
 	@$(GO) run -C chaos ./mutate
 
-# What test does for the other modules, after the servers are there.
+# What test does for the other modules, after the servers are there. The programs that start
+# the servers find them beside their own source, whose path has to be in what is built.
+interop: export GOFLAGS := $(filter-out -trimpath,$(GOFLAGS))
 interop: tools
 	@interop/setup.sh
 	@cd interop && $(GO) vet ./... && $(BIN)/staticcheck ./...
