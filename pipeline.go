@@ -290,8 +290,7 @@ func (p *Pipeline) flightsKept(id string, sub *subject) (fs *flights, leave func
 	if !p.subjects.pin(sub) {
 		return nil, nil
 	}
-	fs, leave = p.flightsIn(id, sub)
-	return fs, leave
+	return p.flightsIn(id, sub)
 }
 
 // flightsIn returns the flights of a subject that was entered, or pinned, and how to leave.

@@ -39,7 +39,7 @@ func (e *entry) hear(f finding) {
 
 // strip drops the token, and keeps what its fetch was asked for.
 func (e *entry) strip() {
-	if e.token != nil && len(e.token.asked()) > 0 {
+	if e.token != nil && (len(e.token.asked()) > 0 || e.failures != nil) {
 		e.failed().asked = e.token.asked()
 	}
 	e.token = nil

@@ -20,8 +20,8 @@ import (
 //     live by the marks of the ledger above at the time of the check, and a reader sees
 //     whether those marks have changed since.
 //   - A load, save or fetch from an earlier epoch changes nothing but marks and tops. An
-//     epoch ends when the process forgets, and when the process learns of a tombstone that
-//     kills its knowledge.
+//     epoch ends when the process forgets, when the process learns of a tombstone that
+//     kills its knowledge, and when the subject is dropped from memory or comes back.
 //   - A tombstone never falls. All tokens and refresh tokens up to the tombstone are dead.
 //   - The ledger of a subject changes nothing in the ledger above except to add stamps and
 //     marks it has learned, until a server has accepted a token of the subject that proves
